@@ -1,0 +1,166 @@
+"""Every way in which work can be refused or fail, as one tree.
+
+    TasksError
+    |-- UnknownModel            a model id that the catalog does not have
+    |-- InvalidParams           one or more request fields are wrong
+    |-- InvalidImage            the input picture cannot be used
+    |-- NoOffer                 nobody sells the capability
+    |-- JobNotFound             no such job for this gateway
+    |-- JobNotCancelable        the job has already ended
+    |-- IdempotencyConflict     a key used again with another request
+    |-- CatalogError            a catalog file that cannot be read
+    |-- StorageError            the object store did not do its work
+    |   `-- ObjectNotFound
+    `-- EngineError             inference did not deliver
+        |-- ModelLoadError
+        |-- OutOfMemory
+        |-- InferenceError
+        `-- Interrupted
+
+The classes carry facts. HTTP statuses and wording of responses belong to the floor above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+
+class TasksError(Exception):
+    """Base of every error that this floor raises on purpose."""
+
+    code = "tasks_error"
+
+
+class UnknownModel(TasksError):
+    """Raised when a model id is not in the catalog; names the ones that are."""
+
+    code = "unknown_model"
+
+    def __init__(self, model_id: str, known: Sequence[str]) -> None:
+        self.model_id = model_id
+        self.known = tuple(known)
+        super().__init__(f"There is no model {model_id!r} here. Models: {', '.join(known) or 'none'}.")
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one request field, in a sentence that says what to do."""
+
+    field: str
+    message: str
+
+
+class InvalidParams(TasksError):
+    """Raised when request fields do not fit the model; carries one `FieldError` for each."""
+
+    code = "invalid_params"
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+
+
+class InvalidImage(TasksError):
+    """Raised when an input picture cannot be decoded, or is larger than allowed."""
+
+    code = "invalid_image"
+
+
+class NoOffer(TasksError):
+    """Raised when no orchestrator offers a capability; names the models that are offered."""
+
+    code = "no_offer"
+
+    def __init__(self, pipeline: str, model_id: str, offered: Sequence[str]) -> None:
+        self.pipeline = pipeline
+        self.model_id = model_id
+        self.offered = tuple(offered)
+        super().__init__(
+            f"No orchestrator offers {pipeline} with {model_id!r}. "
+            f"Offered for {pipeline}: {', '.join(offered) or 'nothing'}."
+        )
+
+
+class JobNotFound(TasksError):
+    """Raised when a gateway asks for a job that is not its own, or that does not exist."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: UUID | str) -> None:
+        self.job_id = str(job_id)
+        super().__init__(f"There is no job {job_id}.")
+
+
+class JobNotCancelable(TasksError):
+    """Raised when a job that has already ended is to be canceled."""
+
+    code = "job_not_cancelable"
+
+    def __init__(self, job_id: UUID, state: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        super().__init__(f"Job {job_id} has already {state}; only queued and running jobs can be canceled.")
+
+
+class IdempotencyConflict(TasksError):
+    """Raised when an idempotency key comes again with a different request."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str, job_id: UUID) -> None:
+        self.key = key
+        self.job_id = job_id
+        super().__init__(
+            f"Idempotency key {key!r} was used for job {job_id} with another request. "
+            "Send the same request again, or take a new key."
+        )
+
+
+class CatalogError(TasksError):
+    """Raised when a catalog file does not parse or describes an impossible model."""
+
+    code = "catalog_error"
+
+
+class StorageError(TasksError):
+    """Raised when the object store refuses or does not answer, after the retries."""
+
+    code = "storage_error"
+
+
+class ObjectNotFound(StorageError):
+    """Raised when the object store has nothing under a key."""
+
+    code = "object_not_found"
+
+
+class EngineError(TasksError):
+    """Base of what can go wrong while a model makes pictures."""
+
+    code = "engine_error"
+
+
+class ModelLoadError(EngineError):
+    """Raised when a model cannot be loaded: missing, pickled weights, or a broken layout."""
+
+    code = "model_load_failed"
+
+
+class OutOfMemory(EngineError):
+    """Raised when a batch does not fit into the device's memory."""
+
+    code = "out_of_memory"
+
+
+class InferenceError(EngineError):
+    """Raised when a pipeline call fails or makes a picture that is not finite."""
+
+    code = "inference_failed"
+
+
+class Interrupted(EngineError):
+    """Raised when a pipeline call was asked to stop and did."""
+
+    code = "interrupted"

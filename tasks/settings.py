@@ -1,0 +1,102 @@
+"""The only reader of the environment on this floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class TaskSettings(BaseSettings):
+    """Broker, object store, and how jobs are run."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Broker of the Celery queues (Redis protocol)."
+    )
+    s3_endpoint: str = Field("", description="Object store endpoint; empty means AWS itself.")
+    s3_region: str = Field("us-east-1", description="Region that S3 requests are signed for.")
+    s3_bucket: str = Field("pixeltoll", description="Bucket of inputs and outputs.")
+    s3_access_key_id: str = Field("", description="Access key; empty means boto3's own chain.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret of the access key.")
+
+    catalog: Path | None = Field(
+        None, validation_alias="PIXELTOLL_CATALOG", description="TOML file of models to add."
+    )
+    model_cache: Path = Field(
+        Path.home() / ".cache" / "pixeltoll",
+        validation_alias="PIXELTOLL_MODEL_CACHE",
+        description="Where models from s3:// sources are kept.",
+    )
+    model_memory_bytes: int = Field(
+        0,
+        ge=0,
+        validation_alias="PIXELTOLL_MODEL_MEMORY_BYTES",
+        description="Memory for loaded models; 0 means a share of what the device has.",
+    )
+
+    lease_s: float = Field(
+        30.0,
+        gt=0,
+        validation_alias="PIXELTOLL_LEASE_S",
+        description="A worker's claim on a job ends this long after its last renewal. Shorter "
+        "means faster recovery from a lost worker, and less patience with a slow database.",
+    )
+    max_attempts: int = Field(
+        3,
+        ge=1,
+        validation_alias="PIXELTOLL_MAX_ATTEMPTS",
+        description="A job whose worker was lost this many times fails.",
+    )
+    retry_delay_s: float = Field(
+        2.0,
+        ge=0,
+        validation_alias="PIXELTOLL_RETRY_DELAY_S",
+        description="Wait before a transiently failed job runs again; doubles each attempt.",
+    )
+    default_deadline_s: int = Field(
+        86_400,
+        gt=0,
+        validation_alias="PIXELTOLL_DEFAULT_DEADLINE_S",
+        description="A job without a deadline expires after this long, and its hold with it.",
+    )
+    ring_after_s: float = Field(
+        5.0,
+        gt=0,
+        validation_alias="PIXELTOLL_RING_AFTER_S",
+        description="A queued job whose bell nobody answered is rung again after this long.",
+    )
+    sweep_interval_s: float = Field(
+        1.0,
+        gt=0,
+        validation_alias="PIXELTOLL_SWEEP_INTERVAL_S",
+        description="How often the scheduler looks for lost, forgotten and overdue jobs.",
+    )
+    worker_stall_s: float = Field(
+        60.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WORKER_STALL_S",
+        description="An idle worker that leaves queued jobs unclaimed this long exits, "
+        "to be restarted: its broker connection may be half open.",
+    )
+    model_switch_wait_s: float = Field(
+        20.0,
+        ge=0,
+        validation_alias="PIXELTOLL_MODEL_SWITCH_WAIT_S",
+        description="A worker stays with its loaded model until a job of another model has "
+        "waited this long.",
+    )
+    max_input_bytes: int = Field(
+        20_000_000,
+        gt=0,
+        validation_alias="PIXELTOLL_MAX_INPUT_BYTES",
+        description="Largest input picture accepted, as a file.",
+    )
+    max_input_pixels: int = Field(
+        4096 * 4096,
+        gt=0,
+        validation_alias="PIXELTOLL_MAX_INPUT_PIXELS",
+        description="Largest input picture accepted, in pixels after decoding.",
+    )
