@@ -1,0 +1,179 @@
+"""Gateways, orchestrators and the accounts they own: opening them, topping up, and reading balances.
+
+Accounts per gateway: `available` and `held`; per orchestrator: `payable`; for the platform: `revenue`, `funding`, `payouts`.
+Postings are written by `ledger.journal` alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from ledger import journal
+from ledger.errors import (
+    InvalidAmount,
+    InvalidName,
+    NameTaken,
+    UnknownGateway,
+    UnknownOrchestrator,
+)
+from ledger.money import EXACT
+from ledger.tables import Account, Entry, Gateway, Orchestrator, Posting
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# In id order of a new gateway: every statement that locks both takes `available` first.
+_GATEWAY_ACCOUNTS = ("available", "held")
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What a gateway can spend, and what is reserved for its open jobs."""
+
+    available: Decimal
+    held: Decimal
+    currency: str
+
+
+def create_gateway(session: Session, name: str, currency: str) -> Gateway:
+    """Open a gateway with its two accounts.
+
+    Raises:
+        InvalidName: The name is not 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.
+        NameTaken: A gateway has the name.
+    """
+    row = session.scalar(
+        insert(Gateway)
+        .values(name=_checked(name))
+        .on_conflict_do_nothing(index_elements=["name"])
+        .returning(Gateway)
+    )
+    if row is None:
+        raise NameTaken("a gateway", name)
+    for kind in _GATEWAY_ACCOUNTS:
+        session.add(Account(kind=kind, gateway_id=row.id, currency=currency, balance=Decimal(0)))
+        session.flush()
+    return row
+
+
+def create_orchestrator(
+    session: Session, name: str, currency: str, fee_rate: Decimal = Decimal(0)
+) -> Orchestrator:
+    """Open an orchestrator with its payable account; `fee_rate` is the platform's share, 0 to 1.
+
+    Raises:
+        InvalidName: The name is not 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.
+        InvalidAmount: The fee rate is not from 0 to 1 with at most 6 decimals.
+        NameTaken: An orchestrator has the name.
+    """
+    if not 0 <= fee_rate <= 1 or EXACT.remainder(fee_rate, Decimal("0.000001")) != 0:
+        raise InvalidAmount("fee_rate", "must be from 0 to 1, with at most 6 decimals")
+    row = session.scalar(
+        insert(Orchestrator)
+        .values(name=_checked(name), fee_rate=fee_rate)
+        .on_conflict_do_nothing(index_elements=["name"])
+        .returning(Orchestrator)
+    )
+    if row is None:
+        raise NameTaken("an orchestrator", name)
+    session.add(Account(kind="payable", orchestrator_id=row.id, currency=currency))
+    session.flush()
+    return row
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"{name!r} cannot be a name: use 1 to 63 of a-z, 0-9 and '-', "
+            "beginning with a letter or digit."
+        )
+    return name
+
+
+def find_gateway(session: Session, name_or_id: UUID | str) -> Gateway:
+    """Return a gateway by id or by name.
+
+    Raises:
+        UnknownGateway: There is none.
+    """
+    by = Gateway.id if isinstance(name_or_id, UUID) else Gateway.name
+    row = session.scalar(select(Gateway).where(by == name_or_id))
+    if row is None:
+        raise UnknownGateway(name_or_id)
+    return row
+
+
+def find_orchestrator(session: Session, name_or_id: UUID | str) -> Orchestrator:
+    """Return an orchestrator by id or by name.
+
+    Raises:
+        UnknownOrchestrator: There is none.
+    """
+    by = Orchestrator.id if isinstance(name_or_id, UUID) else Orchestrator.name
+    row = session.scalar(select(Orchestrator).where(by == name_or_id))
+    if row is None:
+        raise UnknownOrchestrator(name_or_id)
+    return row
+
+
+def platform_account(session: Session, kind: str, currency: str) -> int:
+    """Return the id of a platform account, opening it when it is needed for the first time."""
+    key = (Account.kind == kind, Account.gateway_id.is_(None), Account.orchestrator_id.is_(None))
+    query = select(Account.id).where(*key, Account.currency == currency)
+    found = session.scalar(query)
+    if found is not None:
+        return found
+    session.execute(insert(Account).values(kind=kind, currency=currency).on_conflict_do_nothing())
+    return session.scalars(query).one()
+
+
+def top_up(session: Session, gateway_id: UUID, amount: Decimal, reference: str) -> Entry:
+    """Add funds to a gateway; the same reference again returns the entry it made before.
+
+    Raises:
+        UnknownGateway: There is no such gateway.
+        InvalidAmount: The amount is not above zero.
+        ReferenceReused: The reference was used with another amount or gateway.
+    """
+    if amount <= 0:
+        raise InvalidAmount("amount", "must be greater than zero")
+    account = session.scalar(
+        select(Account).where(Account.gateway_id == gateway_id, Account.kind == "available")
+    )
+    if account is None:
+        raise UnknownGateway(gateway_id)
+    funding = platform_account(session, "funding", account.currency)
+    lines = {funding: -amount, account.id: amount}
+    return journal.post(session, "top_up", f"top-up:{reference}", account.currency, lines)
+
+
+def balance(session: Session, gateway_id: UUID) -> Balance:
+    """Return a gateway's balance.
+
+    Raises:
+        UnknownGateway: There is no such gateway.
+    """
+    rows = session.execute(
+        select(Account.kind, Account.balance, Account.currency).where(
+            Account.gateway_id == gateway_id
+        )
+    ).all()
+    if not rows:
+        raise UnknownGateway(gateway_id)
+    amounts = {kind: amount for kind, amount, _ in rows}
+    return Balance(amounts["available"], amounts["held"], rows[0].currency)
+
+
+def owed(session: Session, orchestrator_id: UUID) -> Decimal:
+    """Return what an orchestrator has earned and has not been paid yet."""
+    total = session.scalar(
+        select(func.sum(Posting.amount))
+        .join(Account, Account.id == Posting.account_id)
+        .where(Account.orchestrator_id == orchestrator_id, Account.kind == "payable")
+    )
+    return total or Decimal(0)

@@ -1,0 +1,186 @@
+"""Every way in which the ledger refuses, as one tree.
+
+    LedgerError
+    |-- InvalidAmount           a number that is not an exact, finite amount of 18 decimals
+    |-- InvalidName             a name that cannot be used
+    |-- NameTaken               a gateway or orchestrator of that name exists
+    |-- UnknownGateway
+    |-- UnknownOrchestrator
+    |-- CurrencyMismatch        amounts of two currencies that cannot be compared
+    |-- Refused                 a job that may not be paid for
+    |   |-- NoPriceLimit        the gateway has not said what it would pay
+    |   |-- OverPriceLimit      every offer is above the gateway's limit
+    |   `-- InsufficientFunds   the balance does not cover the amount
+    |-- ReferenceReused         a reference seen before, with other facts
+    |-- UnknownHold
+    `-- HoldAlreadyResolved     a hold is captured, voided or expired once
+
+The classes carry facts. HTTP statuses belong to the floors above.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from ledger.money import UnitPrice
+
+
+class LedgerError(Exception):
+    """Base of every error that this floor raises on purpose."""
+
+    code = "ledger_error"
+
+
+class InvalidAmount(LedgerError):
+    """Raised when a number cannot be an exact amount or price; names the field."""
+
+    code = "invalid_amount"
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+class InvalidName(LedgerError):
+    """Raised when a gateway or orchestrator name is empty, too long or has odd characters."""
+
+    code = "invalid_name"
+
+
+class NameTaken(LedgerError):
+    """Raised when a gateway or orchestrator of that name exists already."""
+
+    code = "name_taken"
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f"There is already {kind} {name!r}; choose another name.")
+
+
+class UnknownGateway(LedgerError):
+    """Raised when a gateway is not in the ledger."""
+
+    code = "unknown_gateway"
+
+    def __init__(self, gateway: UUID | str) -> None:
+        self.gateway = gateway
+        super().__init__(f"There is no gateway {gateway}.")
+
+
+class UnknownOrchestrator(LedgerError):
+    """Raised when an orchestrator is not in the ledger."""
+
+    code = "unknown_orchestrator"
+
+    def __init__(self, orchestrator: UUID | str) -> None:
+        self.orchestrator = orchestrator
+        super().__init__(f"There is no orchestrator {orchestrator}.")
+
+
+class CurrencyMismatch(LedgerError):
+    """Raised when a price is not in the installation's settlement currency."""
+
+    code = "currency_mismatch"
+
+    def __init__(self, currency: str, settlement: str) -> None:
+        self.currency = currency
+        self.settlement = settlement
+        super().__init__(
+            f"The price is in {currency}, but this installation settles in {settlement}; "
+            f"state it in {settlement}."
+        )
+
+
+class Refused(LedgerError):
+    """Base of the reasons why a job may not be paid for."""
+
+    code = "refused"
+
+
+class NoPriceLimit(Refused):
+    """Raised when no limit applies: silence is not consent to any price."""
+
+    code = "no_price_limit"
+
+    def __init__(
+        self, pipeline: str, model_id: str, best: UnitPrice | None, orchestrator: str | None
+    ) -> None:
+        self.pipeline = pipeline
+        self.model_id = model_id
+        self.best = best
+        self.orchestrator = orchestrator
+        price = f" The best price now is {best}, from {orchestrator}." if best else ""
+        super().__init__(
+            f"This gateway has set no price limit for {pipeline} with {model_id!r}.{price} "
+            "Set one with PUT /v1/limits, or with `pixeltoll limit set`."
+        )
+
+
+class OverPriceLimit(Refused):
+    """Raised when the best offer is above the limit; says by whom and what the limit is."""
+
+    code = "over_price_limit"
+
+    def __init__(self, limit: UnitPrice, best: UnitPrice, orchestrator: str) -> None:
+        self.limit = limit
+        self.best = best
+        self.orchestrator = orchestrator
+        super().__init__(
+            f"The best price is {best}, from {orchestrator}; the limit is {limit}. "
+            "Raise the limit or the request's max_price, or wait for a cheaper offer."
+        )
+
+
+class InsufficientFunds(Refused):
+    """Raised when the available balance is below the amount; says what is missing."""
+
+    code = "insufficient_funds"
+
+    def __init__(self, needed: Decimal, available: Decimal, currency: str) -> None:
+        self.needed = needed
+        self.available = available
+        self.missing = needed - available
+        self.currency = currency
+        super().__init__(
+            f"The amount is {needed:f} {currency} and {available:f} {currency} is available; "
+            f"top up at least {self.missing:f} {currency}."
+        )
+
+
+class ReferenceReused(LedgerError):
+    """Raised when an operation's reference was used before for something else."""
+
+    code = "reference_reused"
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        super().__init__(
+            f"Reference {reference!r} belongs to an earlier operation with other facts; "
+            "use a new reference."
+        )
+
+
+class UnknownHold(LedgerError):
+    """Raised when a hold is not in the ledger."""
+
+    code = "unknown_hold"
+
+    def __init__(self, hold_id: UUID) -> None:
+        self.hold_id = hold_id
+        super().__init__(f"There is no hold {hold_id}.")
+
+
+class HoldAlreadyResolved(LedgerError):
+    """Raised when a hold that was captured, voided or expired is to be resolved again."""
+
+    code = "hold_already_resolved"
+
+    def __init__(self, hold_id: UUID, state: str) -> None:
+        self.hold_id = hold_id
+        self.state = state
+        super().__init__(f"Hold {hold_id} is already {state}.")

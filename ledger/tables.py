@@ -1,0 +1,247 @@
+"""The rows of the books. What may be written, and what may never change, is enforced by the database (migration 0001)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    FetchedValue,
+    ForeignKey,
+    Identity,
+    Index,
+    Numeric,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ledger.db import Base
+from ledger.money import UnitPrice
+
+AMOUNT = Numeric(38, 18)
+_NOW = func.now()
+
+
+def _uuid_key() -> Mapped[UUID]:
+    return mapped_column(PgUUID, primary_key=True, server_default=text("gen_random_uuid()"))
+
+
+def _big_key() -> Mapped[int]:
+    return mapped_column(BigInteger, Identity(always=True), primary_key=True)
+
+
+def _created() -> Mapped[datetime]:
+    return mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+
+class Gateway(Base):
+    """The paying caller."""
+
+    __tablename__ = "gateways"
+
+    id: Mapped[UUID] = _uuid_key()
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _created()
+
+
+class Orchestrator(Base):
+    """Who runs GPUs and sets prices. `fee_rate` is the platform's share of each charge, 0 to 1."""
+
+    __tablename__ = "orchestrators"
+    __table_args__ = (CheckConstraint("fee_rate BETWEEN 0 AND 1", name="fee_rate"),)
+
+    id: Mapped[UUID] = _uuid_key()
+    name: Mapped[str] = mapped_column(unique=True)
+    fee_rate: Mapped[Decimal] = mapped_column(Numeric(7, 6), server_default=text("0"))
+    created_at: Mapped[datetime] = _created()
+
+
+class Account(Base):
+    """One account. Only gateway accounts carry a `balance`; the others are sums of their postings."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        UniqueConstraint(
+            "kind", "gateway_id", "orchestrator_id", "currency", postgresql_nulls_not_distinct=True
+        ),
+        CheckConstraint("balance >= 0", name="balance_not_negative"),
+    )
+
+    id: Mapped[int] = _big_key()
+    kind: Mapped[str]
+    gateway_id: Mapped[UUID | None] = mapped_column(ForeignKey("gateways.id"))
+    orchestrator_id: Mapped[UUID | None] = mapped_column(ForeignKey("orchestrators.id"))
+    currency: Mapped[str]
+    balance: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    created_at: Mapped[datetime] = _created()
+
+
+class Offer(Base):
+    """An orchestrator's price for a capability from a time on. Never edited: a later row supersedes it."""
+
+    __tablename__ = "offers"
+    __table_args__ = (
+        CheckConstraint("price_per_unit > 0", name="price_above_zero"),
+        CheckConstraint("pixels_per_unit > 0", name="pixels_above_zero"),
+        Index(
+            "ix_offers_capability",
+            "pipeline",
+            "model_id",
+            "orchestrator_id",
+            text("valid_from DESC"),
+            text("id DESC"),
+        ),
+    )
+
+    id: Mapped[int] = _big_key()
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
+    pipeline: Mapped[str]
+    model_id: Mapped[str]
+    price_per_unit: Mapped[Decimal] = mapped_column(AMOUNT)
+    pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    withdrawn: Mapped[bool] = mapped_column(server_default=text("false"))
+    valid_from: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
+    created_at: Mapped[datetime] = _created()
+
+    @property
+    def price(self) -> UnitPrice:
+        """The exact unit price."""
+        return UnitPrice(self.price_per_unit, self.pixels_per_unit, self.currency)
+
+
+class PriceLimit(Base):
+    """The most a gateway pays per unit: for a model, else a pipeline, else everything (nulls).
+
+    A null price is the explicit row that says "any price".
+    """
+
+    __tablename__ = "price_limits"
+    __table_args__ = (
+        UniqueConstraint(
+            "gateway_id", "pipeline", "model_id", postgresql_nulls_not_distinct=True
+        ),
+    )
+
+    id: Mapped[int] = _big_key()
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    pipeline: Mapped[str | None]
+    model_id: Mapped[str | None]
+    price_per_unit: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
+    currency: Mapped[str | None]
+    created_at: Mapped[datetime] = _created()
+
+
+class Hold(Base):
+    """Funds reserved for one job: what was quoted, and the limit that allowed it.
+
+    `state` follows the entry that resolves the hold; only the database writes it.
+    """
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        Index("ix_holds_open", "gateway_id", postgresql_where=text("state = 'open'")),
+        Index("ix_holds_open_expiry", "expires_at", postgresql_where=text("state = 'open'")),
+    )
+
+    id: Mapped[UUID] = _uuid_key()
+    reference: Mapped[str] = mapped_column(unique=True)
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
+    offer_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("offers.id"))
+    pipeline: Mapped[str]
+    model_id: Mapped[str]
+    units: Mapped[int] = mapped_column(BigInteger)
+    price_per_unit: Mapped[Decimal] = mapped_column(AMOUNT)
+    pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
+    limit_price_per_unit: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    limit_pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    amount: Mapped[Decimal] = mapped_column(AMOUNT)
+    state: Mapped[str] = mapped_column(server_default=text("'open'"))
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = _created()
+    resolved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    @property
+    def price(self) -> UnitPrice:
+        """The exact unit price that was quoted."""
+        return UnitPrice(self.price_per_unit, self.pixels_per_unit, self.currency)
+
+
+class Entry(Base):
+    """One balanced, immutable event in one currency."""
+
+    __tablename__ = "entries"
+    __table_args__ = (
+        Index(
+            "uq_entries_hold_resolution",
+            "hold_id",
+            unique=True,
+            postgresql_where=text("kind IN ('capture', 'void', 'expire')"),
+        ),
+        Index(
+            "uq_entries_hold_authorization",
+            "hold_id",
+            unique=True,
+            postgresql_where=text("kind = 'hold'"),
+        ),
+    )
+
+    id: Mapped[int] = _big_key()
+    kind: Mapped[str]
+    reference: Mapped[str | None] = mapped_column(unique=True)
+    currency: Mapped[str]
+    hold_id: Mapped[UUID | None] = mapped_column(ForeignKey("holds.id"))
+    created_at: Mapped[datetime] = _created()
+    # The transaction that wrote the entry: only it may add postings. Stamped by the database.
+    created_xact: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
+
+
+class Posting(Base):
+    """One signed line of an entry: above zero credits the account, below zero debits it."""
+
+    __tablename__ = "postings"
+    __table_args__ = (
+        CheckConstraint("amount <> 0", name="amount_not_zero"),
+        Index("ix_postings_account_id_id", "account_id", "id"),
+    )
+
+    id: Mapped[int] = _big_key()
+    entry_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    account_id: Mapped[int] = mapped_column(BigInteger)
+    amount: Mapped[Decimal] = mapped_column(AMOUNT)
+
+
+class Charge(Base):
+    """What one job cost: the captured part of its hold, and how it was split."""
+
+    __tablename__ = "charges"
+    __table_args__ = (
+        Index("ix_charges_gateway_id_created_at", "gateway_id", "created_at"),
+        Index("ix_charges_orchestrator_id_created_at", "orchestrator_id", "created_at"),
+    )
+
+    hold_id: Mapped[UUID] = mapped_column(ForeignKey("holds.id"), primary_key=True)
+    entry_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("entries.id"), unique=True)
+    reference: Mapped[str] = mapped_column(unique=True)
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
+    pipeline: Mapped[str]
+    model_id: Mapped[str]
+    units: Mapped[int] = mapped_column(BigInteger)
+    price_per_unit: Mapped[Decimal] = mapped_column(AMOUNT)
+    pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    amount: Mapped[Decimal] = mapped_column(AMOUNT)
+    platform_fee: Mapped[Decimal] = mapped_column(AMOUNT)
+    orchestrator_payment: Mapped[Decimal] = mapped_column(AMOUNT)
+    created_at: Mapped[datetime] = _created()

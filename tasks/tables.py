@@ -1,0 +1,123 @@
+"""The rows of jobs, their outputs, and the workers that run them. The row is the job; a queue message only rings for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, LargeBinary, SmallInteger, func, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.types import String
+
+from ledger.db import Base
+from ledger.tables import Hold
+
+_QUEUED = text("state = 'queued'")
+_RUNNING = text("state = 'running'")
+
+
+class Job(Base):
+    """An accepted request: what to make, who pays and who runs it, and how far it is."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # A worker takes the head of a queue, and then what shares the head's batch key.
+        Index("ix_jobs_queue_head", "queue", text("priority DESC"), "id", postgresql_where=_QUEUED),
+        Index(
+            "ix_jobs_batch",
+            "queue",
+            "batch_key",
+            text("priority DESC"),
+            "id",
+            postgresql_where=_QUEUED,
+        ),
+        Index("ix_jobs_lease", "lease_expires_at", postgresql_where=_RUNNING),
+        Index(
+            "ix_jobs_deadline",
+            "deadline",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+        Index("ix_jobs_gateway_id_id", "gateway_id", text("id DESC")),
+        Index(
+            "uq_jobs_idempotency",
+            "gateway_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
+    hold_id: Mapped[UUID] = mapped_column(ForeignKey("holds.id"), unique=True)
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    pipeline: Mapped[str]
+    model_id: Mapped[str]
+    queue: Mapped[str]
+    batch_key: Mapped[str]
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    input_key: Mapped[str | None]
+    num_images: Mapped[int]
+    units: Mapped[int] = mapped_column(BigInteger)
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    state: Mapped[str] = mapped_column(server_default=text("'queued'"))
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    worker_id: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    available_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+    rung_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    deadline: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    step: Mapped[int] = mapped_column(server_default=text("0"))
+    steps: Mapped[int] = mapped_column(server_default=text("0"))
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    hold: Mapped[Hold] = relationship(lazy="raise", viewonly=True)
+    outputs: Mapped[list[Output]] = relationship(
+        lazy="raise", viewonly=True, order_by="Output.index"
+    )
+
+
+class Output(Base):
+    """One produced picture: where its bytes are, and what they are."""
+
+    __tablename__ = "outputs"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str] = mapped_column(unique=True)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    nsfw: Mapped[bool | None]
+    width: Mapped[int]
+    height: Mapped[int]
+    content_type: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Worker(Base):
+    """A live worker process: which queues it serves and which models it has in memory."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    queues: Mapped[list[str]] = mapped_column(ARRAY(String))
+    loaded: Mapped[list[str]] = mapped_column(ARRAY(String))
+    started_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
+    heartbeat_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
