@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.types import String
 
 from ledger.db import Base
-from ledger.tables import Hold
+from ledger.tables import Hold, Orchestrator
 
 _QUEUED = text("state = 'queued'")
 _RUNNING = text("state = 'running'")
@@ -39,6 +39,7 @@ class Job(Base):
             "deadline",
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
+        Index("ix_jobs_unswept", "finished_at", postgresql_where=text("NOT swept")),
         Index("ix_jobs_gateway_id_id", "gateway_id", text("id DESC")),
         Index(
             "uq_jobs_idempotency",
@@ -82,7 +83,10 @@ class Job(Base):
     )
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # False while a lost attempt may have left objects behind that no output names.
+    swept: Mapped[bool] = mapped_column(server_default=text("true"))
 
+    orchestrator: Mapped[Orchestrator] = relationship(lazy="raise", viewonly=True)
     hold: Mapped[Hold] = relationship(lazy="raise", viewonly=True)
     outputs: Mapped[list[Output]] = relationship(
         lazy="raise", viewonly=True, order_by="Output.index"

@@ -41,6 +41,7 @@ CREATE TABLE jobs (
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     finished_at timestamptz,
+    swept boolean NOT NULL DEFAULT true,
     CONSTRAINT ck_jobs_leased CHECK ((state = 'running') = (lease_expires_at IS NOT NULL)),
     CONSTRAINT ck_jobs_finished CHECK ((state IN ('queued', 'running')) = (finished_at IS NULL))
 ) WITH (fillfactor = 80);
@@ -48,6 +49,7 @@ CREATE INDEX ix_jobs_queue_head ON jobs (queue, priority DESC, id) WHERE state =
 CREATE INDEX ix_jobs_batch ON jobs (queue, batch_key, priority DESC, id) WHERE state = 'queued';
 CREATE INDEX ix_jobs_lease ON jobs (lease_expires_at) WHERE state = 'running';
 CREATE INDEX ix_jobs_deadline ON jobs (deadline) WHERE state IN ('queued', 'running');
+CREATE INDEX ix_jobs_unswept ON jobs (finished_at) WHERE NOT swept;
 CREATE INDEX ix_jobs_gateway_id_id ON jobs (gateway_id, id DESC);
 CREATE UNIQUE INDEX uq_jobs_idempotency ON jobs (gateway_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 

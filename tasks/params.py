@@ -1,0 +1,213 @@
+"""What a request asks, checked against the model's bounds, pure: no service runs here.
+
+`Request` is what a caller said (None where nothing was said); `Generation` is what the GPU will run, with every default filled in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tasks.catalog import ModelSpec
+from tasks.errors import FieldError, InvalidParams
+
+MAX_SEED = 2**62
+# Parameters that a layout takes; the others have no meaning for it and are set to a fixed value, so that they split no batch.
+_TAKES_STRENGTH = frozenset({"stable-diffusion", "stable-diffusion-xl"})
+_TAKES_IMAGE_GUIDANCE = frozenset({"instruct-pix2pix"})
+_MAX_GUIDANCE = 100.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for. None means: the model's default. Sizes are in pixels."""
+
+    pipeline: str
+    model_id: str
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    num_images_per_prompt: int = 1
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    strength: float | None = None
+    seed: int | None = None
+    loras: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is run: every parameter with its value. Image k of n has the seed `seed + k`."""
+
+    pipeline: str
+    model_id: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_images_per_prompt: int
+    num_inference_steps: int
+    guidance_scale: float
+    image_guidance_scale: float
+    strength: float
+    seed: int
+
+    @property
+    def units(self) -> int:
+        """Pixels that are priced: width x height x images."""
+        return self.width * self.height * self.num_images_per_prompt
+
+    @property
+    def batch_key(self) -> str:
+        """What jobs must share to run in one pipeline call: all but prompts, seed and count."""
+        shared = replace(self, prompt="", negative_prompt="", num_images_per_prompt=1, seed=0)
+        return hashlib.sha256(json.dumps(asdict(shared)).encode()).hexdigest()[:24]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parameters as they are stored with the job."""
+        return asdict(self)
+
+
+def validate(
+    spec: ModelSpec, request: Request, seed: int, image_size: tuple[int, int] | None = None
+) -> Generation:
+    """Check a request against the model's bounds and fill in its defaults.
+
+    `seed` is used when the request has none. `image_size` is the (width, height) of the input picture, in pixels, or None
+    without one. A size that the model's multiple does not divide is rounded up; the rounded size is run, priced and reported.
+
+    Raises:
+        InvalidParams: One or more fields are out of bounds; names every one of them.
+    """
+    errors: list[FieldError] = []
+    if request.pipeline not in spec.pipelines:
+        names = " or ".join(spec.pipelines)
+        errors.append(FieldError("pipeline", f"{spec.model_id} does {names}"))
+    _check_prompts(spec, request, errors)
+    width, height = _size(spec, request, image_size, errors)
+    _between(request.num_images_per_prompt, 1, spec.max_images, "num_images_per_prompt", errors)
+    steps = request.num_inference_steps
+    steps = spec.default_steps if steps is None else steps
+    _between(steps, 1, spec.max_steps, "num_inference_steps", errors)
+    guidance = _float(
+        request.guidance_scale, spec.default_guidance_scale, "guidance_scale", errors
+    )
+    image_guidance = _image_guidance(spec, request, errors)
+    strength = _strength(spec, request, steps, errors)
+    if request.seed is not None:
+        _between(request.seed, 0, MAX_SEED, "seed", errors)
+    if request.loras.strip() not in ("", "{}"):
+        errors.append(FieldError("loras", "LoRA adapters are not supported yet; leave it out"))
+    if errors:
+        raise InvalidParams(errors)
+    return Generation(
+        pipeline=request.pipeline,
+        model_id=spec.model_id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=width,
+        height=height,
+        num_images_per_prompt=request.num_images_per_prompt,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        image_guidance_scale=image_guidance,
+        strength=strength,
+        seed=seed if request.seed is None else request.seed,
+    )
+
+
+def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) -> None:
+    if not request.prompt.strip():
+        errors.append(FieldError("prompt", "must not be empty"))
+    for field in ("prompt", "negative_prompt"):
+        text: str = getattr(request, field)
+        if len(text) > spec.max_prompt_chars:
+            errors.append(
+                FieldError(
+                    field, f"has {len(text)} characters; at most {spec.max_prompt_chars} are taken"
+                )
+            )
+        elif "\x00" in text:
+            errors.append(FieldError(field, "must not contain a NUL character"))
+
+
+def _size(
+    spec: ModelSpec,
+    request: Request,
+    image_size: tuple[int, int] | None,
+    errors: list[FieldError],
+) -> tuple[int, int]:
+    if request.pipeline == "text-to-image":
+        if image_size is not None:
+            errors.append(FieldError("image", "text-to-image takes no input picture"))
+        width = spec.default_width if request.width is None else request.width
+        height = spec.default_height if request.height is None else request.height
+        for field, pixels in (("width", width), ("height", height)):
+            _between(pixels, spec.min_size, spec.max_size, field, errors)
+    else:
+        errors.extend(
+            FieldError(field, "image-to-image takes its size from the picture; leave it out")
+            for field in ("width", "height")
+            if getattr(request, field) is not None
+        )
+        if image_size is None:
+            errors.append(FieldError("image", "image-to-image needs an input picture"))
+            return 0, 0
+        width, height = image_size
+        low, high = spec.min_size, spec.max_size
+        if not (low <= width <= high and low <= height <= high):
+            errors.append(
+                FieldError(
+                    "image",
+                    f"is {width}x{height} pixels; {spec.model_id} takes {low} to {high} a side",
+                )
+            )
+    multiple = spec.size_multiple
+    return -(-width // multiple) * multiple, -(-height // multiple) * multiple
+
+
+def _image_guidance(spec: ModelSpec, request: Request, errors: list[FieldError]) -> float:
+    value = _float(
+        request.image_guidance_scale,
+        spec.default_image_guidance_scale,
+        "image_guidance_scale",
+        errors,
+    )
+    if spec.layout not in _TAKES_IMAGE_GUIDANCE or request.pipeline != "image-to-image":
+        return spec.default_image_guidance_scale
+    return value
+
+
+def _strength(
+    spec: ModelSpec, request: Request, steps: int, errors: list[FieldError]
+) -> float:
+    value = spec.default_strength if request.strength is None else request.strength
+    if not 0 < value <= 1:
+        errors.append(FieldError("strength", "must be above 0 and at most 1"))
+        return value
+    if spec.layout not in _TAKES_STRENGTH or request.pipeline != "image-to-image":
+        return spec.default_strength
+    if int(steps * value) < 1:
+        errors.append(
+            FieldError("strength", f"{value} of {steps} steps leaves no step to run; raise either")
+        )
+    return value
+
+
+def _float(
+    value: float | None, default: float, field: str, errors: list[FieldError]
+) -> float:
+    number = default if value is None else value
+    if not math.isfinite(number) or not 0 <= number <= _MAX_GUIDANCE:
+        errors.append(FieldError(field, f"must be a number from 0 to {_MAX_GUIDANCE:g}"))
+    return number
+
+
+def _between(value: int, low: int, high: int, field: str, errors: list[FieldError]) -> None:
+    if not low <= value <= high:
+        errors.append(FieldError(field, f"is {value}; it must be from {low} to {high}"))

@@ -1,0 +1,35 @@
+"""Which orchestrator gets a job, pure: within the limit, then with a live worker, then warm, then the cheapest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ledger.limits import Limit
+from ledger.offers import Capability, LiveOffer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An offer with what its orchestrator's workers say: is one alive, and has one the model in memory."""
+
+    offer: LiveOffer
+    live: bool
+    warm: bool
+
+
+def choose(candidates: Iterable[Candidate], limit: Limit) -> Candidate | None:
+    """Return the best candidate within the limit, or None when every price is above it."""
+    within = [one for one in candidates if limit.allows(one.offer.price)]
+    return min(within, key=_rank, default=None)
+
+
+def _rank(one: Candidate) -> tuple[bool, bool, object, str]:
+    return not one.live, not one.warm, one.offer.price.fraction, one.offer.orchestrator
+
+
+def queue_name(capability: Capability, orchestrator: str) -> str:
+    """Return the Celery queue of a capability at an orchestrator: `<pipeline>.<model-slug>.<orchestrator>`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", capability.model_id.lower()).strip("-")
+    return f"{capability.pipeline}.{slug}.{orchestrator}"
