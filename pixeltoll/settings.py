@@ -1,0 +1,32 @@
+"""The roof's only reader of the environment: which servers are given, what children inherit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class UpSettings(BaseSettings):
+    """What an operator brings along. A server whose URL is empty is embedded."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    database_url: str = Field("", description="PostgreSQL to use in place of the embedded one.")
+    redis_url: str = Field("", description="Redis to use in place of the embedded one.")
+    s3_endpoint: str = Field("", description="S3 server to use in place of the embedded one.")
+    s3_bucket: str = Field("pixeltoll", description="Bucket of inputs and outputs.")
+    s3_access_key_id: str = Field("", description="Access key of a given S3 server.")
+    s3_secret_access_key: str = Field("", description="Secret of that access key.")
+    catalog: Path | None = Field(
+        None,
+        validation_alias="PIXELTOLL_CATALOG",
+        description="Models to offer in place of the demo models, which are then not made.",
+    )
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Return this process's environment with `extra` on top, for a child to run in."""
+    return {**os.environ, **extra}

@@ -1,0 +1,120 @@
+"""Real servers for the tests: one of each kind a session, with fresh content for each test.
+
+A test that asks for none of these fixtures starts nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from alembic import command
+from pydantic import SecretStr
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger.db import make_engine
+from ledger.db import session_factory as make_session_factory
+from pixeltoll import embedded, postgres
+from pixeltoll.migrate import alembic_config
+from pixeltoll.supervisor import Supervisor
+from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
+from tests.support import Servers
+
+_TEMPLATE = "migrated"
+_REDIS_DATABASES = 16
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    # Not pytest's own folder: its path would be too long for a socket.
+    data_dir = Path(tempfile.mkdtemp(prefix="pixeltoll-tests-")).resolve()
+    supervisor = Supervisor(data_dir / "logs", say=print)
+    try:
+        secret = embedded.random_key()
+        database = postgres.server(data_dir, durable=False)
+        broker = embedded.redis_server(data_dir, secret)
+        objects = embedded.s3_server(data_dir, "pixeltoll", secret, "pixeltoll")
+        for server in (database, broker, objects):
+            supervisor.start(server.child)
+        yield Servers(
+            database_url=database.url,
+            redis_url=broker.url,
+            s3_endpoint=objects.url,
+            s3_access_key_id="pixeltoll",
+            s3_secret_access_key=secret,
+        )
+    finally:
+        supervisor.stop()
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated(servers: Servers) -> str:
+    """The name of a database with the newest schema and no rows: the template of all others."""
+    _administer(servers, f"CREATE DATABASE {_TEMPLATE}")
+    command.upgrade(alembic_config(servers.database(_TEMPLATE)), "head")
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(servers: Servers, migrated: str) -> Iterator[str]:
+    """A migrated database of this test's own, dropped afterwards."""
+    name = f"test_{next(_numbers)}"
+    _administer(servers, f"CREATE DATABASE {name} TEMPLATE {migrated}")
+    yield servers.database(name)
+    _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url, pool_size=20)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    return make_session_factory(engine)
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """An empty logical database. Tests take turns with the sixteen that a server has."""
+    url = servers.redis(next(_numbers) % _REDIS_DATABASES)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def task_settings(servers: Servers, redis_url: str) -> TaskSettings:
+    """The settings of this test's broker and of a bucket of its own, which `store` makes."""
+    return TaskSettings(
+        redis_url=redis_url,
+        s3_endpoint=servers.s3_endpoint,
+        s3_bucket=f"test-{next(_numbers)}",
+        s3_access_key_id=servers.s3_access_key_id,
+        s3_secret_access_key=SecretStr(servers.s3_secret_access_key),
+    )
+
+
+@pytest.fixture
+def store(task_settings: TaskSettings) -> ObjectStore:
+    """An empty bucket."""
+    store = ObjectStore.from_settings(task_settings)
+    store.ensure_bucket()
+    return store
+
+
+def _administer(servers: Servers, statement: str) -> None:
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(statement.encode())
