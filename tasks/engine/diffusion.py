@@ -1,0 +1,326 @@
+"""The engine that makes pictures: diffusers pipelines on one device.
+
+Owns loading, placement, seeding, stopping, and what counts as a failed call. Where files come from
+is `sources`', what stays in memory is `residency`'s, and which requests may share a batch is
+decided before it gets here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import diffusers
+import torch
+from PIL.Image import Image
+
+from tasks.catalog import ModelSpec
+from tasks.engine.protocol import Batch, StepCallback
+from tasks.engine.quiet import quieten
+from tasks.engine.residency import Residency
+from tasks.engine.sources import Download, Sources
+from tasks.errors import EngineError, InferenceError, Interrupted, ModelLoadError, OutOfMemory
+from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
+
+quieten()
+
+_Pipe: TypeAlias = Any  # diffusers is untyped
+_Part: TypeAlias = Any
+
+_TEXT_TO_IMAGE = "text-to-image"
+_IMAGE_TO_IMAGE = "image-to-image"
+
+# What a layout's pipelines must turn out to be. AutoPipeline goes by the model's own files, the
+# catalog by what the operator wrote: where they disagree, prices and bounds were meant for another
+# kind of model.
+_CLASSES: Mapping[tuple[str, str], type[Any]] = {
+    ("stable-diffusion", _TEXT_TO_IMAGE): diffusers.StableDiffusionPipeline,
+    ("stable-diffusion", _IMAGE_TO_IMAGE): diffusers.StableDiffusionImg2ImgPipeline,
+    ("stable-diffusion-xl", _TEXT_TO_IMAGE): diffusers.StableDiffusionXLPipeline,
+    ("stable-diffusion-xl", _IMAGE_TO_IMAGE): diffusers.StableDiffusionXLImg2ImgPipeline,
+    ("instruct-pix2pix", _IMAGE_TO_IMAGE): diffusers.StableDiffusionInstructPix2PixPipeline,
+}
+
+# These layouts carry a safety checker that paints pictures black. A picture is delivered as it was
+# made.
+_WITHOUT_CHECKER = {
+    "safety_checker": None,
+    "feature_extractor": None,
+    "requires_safety_checker": False,
+}
+_LAYOUT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "stable-diffusion": _WITHOUT_CHECKER,
+    "stable-diffusion-xl": {},
+    "instruct-pix2pix": _WITHOUT_CHECKER,
+}
+
+
+@dataclass
+class _Loaded:
+    """A model in memory: its pipelines share every component."""
+
+    model: ModelSpec
+    pipelines: dict[str, Any] = field(default_factory=dict)
+
+    def pipeline(self, name: str) -> _Pipe:
+        """Return the pipeline, made from one of the others if need be."""
+        if name not in self.pipelines:
+            other = next(iter(self.pipelines.values()))
+            pipe = _auto(name).from_pipe(other)
+            pipe.set_progress_bar_config(disable=True)
+            self.pipelines[name] = pipe
+        return self.pipelines[name]
+
+
+class DiffusionEngine:
+    """Runs diffusers on one device, keeping as many models as fit into a budget."""
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        device: str | None = None,
+        download: Download | None = None,
+        memory_bytes: int = 0,
+    ) -> None:
+        """Take a folder for models from `s3://`, and the function that copies them there.
+
+        `device` is one that torch knows, by default CUDA's first or else the CPU. `memory_bytes`
+        bounds the loaded models; 0 is a share of the device's memory.
+        """
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._sources = Sources(cache_dir, download)
+        self._models: Residency[_Loaded] = Residency(
+            memory_bytes or _default_budget_bytes(self._device)
+        )
+
+    @classmethod
+    def from_settings(cls, settings: TaskSettings) -> DiffusionEngine:
+        """Return the engine that the settings describe; loads nothing yet."""
+        return cls(
+            settings.model_cache,
+            download=ObjectStore.from_settings(settings).fetch_tree,
+            memory_bytes=settings.model_memory_bytes,
+        )
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Return the ids of the models in memory, least recently used first."""
+        return self._models.names
+
+    def load(self, model: ModelSpec, pipeline: str) -> None:
+        """Bring a model into memory.
+
+        Raises:
+            ModelLoadError: It is missing, broken, pickled, of another layout, or does not fit.
+            StorageError: The object store that holds it could not be read.
+        """
+        self._pipeline(model, pipeline)
+
+    def generate(self, batch: Batch, on_step: StepCallback) -> list[Image]:
+        """Make one picture for each task, in the order of the tasks.
+
+        Raises:
+            ModelLoadError, StorageError: As for `load`.
+            Interrupted: `on_step` asked to stop.
+            OutOfMemory: The batch does not fit; a smaller one may.
+            InferenceError: The pipeline failed, or a picture is not finite.
+        """
+        pipe = self._pipeline(batch.model, batch.pipeline)
+        exhausted = False
+        try:
+            pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
+        except EngineError:
+            raise
+        except Exception as error:  # whatever a pipeline raises, the job learns of it
+            # SDXL's decoder may run in float32 and is cast back at the end, which did not come.
+            pipe.vae.to(dtype=pipe.unet.dtype)
+            if not _is_out_of_memory(error):
+                raise InferenceError(_brief(error)) from error
+            exhausted = True
+        if exhausted:
+            # Not in the handler: there, the traceback still holds the tensors that are to be freed.
+            self._free()
+            raise OutOfMemory(
+                f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
+                f"the memory of {self._device}."
+            )
+        return _finished(pipe, pictures, batch)
+
+    def _pipeline(self, model: ModelSpec, name: str) -> _Pipe:
+        if name not in model.pipelines or (model.layout, name) not in _CLASSES:
+            raise ModelLoadError(f"{model.model_id} does not do {name}.")
+        kept = self._models.get(model.model_id)
+        if kept is None or kept.model != model:
+            self._models.drop(model.model_id)
+            kept = self._load(model)
+        return kept.pipeline(name)
+
+    def _load(self, model: ModelSpec) -> _Loaded:
+        first = _TEXT_TO_IMAGE if _TEXT_TO_IMAGE in model.pipelines else _IMAGE_TO_IMAGE
+        source = self._sources.locate(model)
+        try:
+            pipe = _open(model, first, source, _dtype(model, self._device))
+            size_bytes = _size_bytes(pipe)
+            if self._models.make_room(size_bytes):
+                self._free()
+            pipe.to(self._device)
+        except ModelLoadError:
+            raise
+        except Exception as error:  # a broken file can make any of three libraries raise anything
+            raise ModelLoadError(f"{model.model_id}: {_brief(error)}") from error
+        kept = _Loaded(model, {first: pipe})
+        self._models.put(model.model_id, kept, size_bytes)
+        return kept
+
+    def _free(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _default_budget_bytes(device: torch.device) -> int:
+    """Return what weights may take of the device's memory; the rest is for computing."""
+    if device.type == "cuda":
+        total: int = torch.cuda.get_device_properties(device).total_memory
+        return total * 7 // 10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _dtype(model: ModelSpec, device: torch.device) -> torch.dtype:
+    # Half precision on a CPU is slow where it is implemented at all.
+    name = "float32" if device.type == "cpu" else model.dtype
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _auto(pipeline: str) -> _Part:
+    if pipeline == _TEXT_TO_IMAGE:
+        return diffusers.AutoPipelineForText2Image
+    return diffusers.AutoPipelineForImage2Image
+
+
+def _open(model: ModelSpec, pipeline: str, source: str, dtype: torch.dtype) -> _Pipe:
+    """Read a model from files into a pipeline on the CPU."""
+    expected = _CLASSES[model.layout, pipeline]
+    # AutoPipeline does not know InstructPix2Pix, whose class has to be named.
+    reader = expected if model.layout == "instruct-pix2pix" else _auto(pipeline)
+    pipe = reader.from_pretrained(
+        source,
+        revision=model.revision,
+        variant=model.variant,
+        dtype=dtype,
+        use_safetensors=True,
+        **_LAYOUT_OPTIONS[model.layout],
+    )
+    if not isinstance(pipe, expected):
+        raise ModelLoadError(
+            f"{model.model_id}: the catalog says {model.layout}, "
+            f"but its files are for {type(pipe).__name__}."
+        )
+    if model.scheduler is not None:
+        pipe.scheduler = _scheduler(model, pipe.scheduler)
+    # Decoding pictures one by one costs no time and keeps a large batch from needing its most
+    # memory at the end.
+    pipe.vae.enable_slicing()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _scheduler(model: ModelSpec, current: _Part) -> _Part:
+    compatible = {candidate.__name__: candidate for candidate in current.compatibles}
+    if model.scheduler not in compatible:
+        raise ModelLoadError(
+            f"{model.model_id} cannot run with the scheduler {model.scheduler!r}. "
+            f"Those that fit: {', '.join(sorted(compatible))}."
+        )
+    return compatible[model.scheduler].from_config(current.config)
+
+
+def _size_bytes(pipe: _Pipe) -> int:
+    modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    return sum(
+        tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers())
+    )
+
+
+def _arguments(batch: Batch) -> dict[str, Any]:
+    """Return a pipeline's arguments: lists of what differs between pictures, and the rest."""
+    arguments: dict[str, Any] = {
+        "prompt": [task.prompt for task in batch.tasks],
+        # Always strings, never None: a pipeline treats None differently, and then for the batch as
+        # a whole.
+        "negative_prompt": [task.negative_prompt for task in batch.tasks],
+        # One generator each, on the CPU: a picture then depends neither on its neighbours nor on
+        # the device's noise.
+        "generator": [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks],
+        "num_inference_steps": batch.num_inference_steps,
+        "guidance_scale": batch.guidance_scale,
+        "output_type": "pt",
+    }
+    if batch.pipeline == _TEXT_TO_IMAGE:
+        return arguments | {"width": batch.width, "height": batch.height}
+    arguments["image"] = [task.image for task in batch.tasks]
+    if batch.model.layout == "instruct-pix2pix":
+        return arguments | {"image_guidance_scale": batch.image_guidance_scale}
+    return arguments | {"strength": _usable_strength(batch.strength, batch.num_inference_steps)}
+
+
+def _usable_strength(strength: float, steps: int) -> float:
+    """Raise a strength that rounds down to no step at all, on which pipelines fail."""
+    if int(steps * strength) >= 1:
+        return strength
+    return min(1.0, 1.5 / steps)
+
+
+def _reporter(
+    on_step: StepCallback,
+) -> Callable[[_Pipe, int, object, dict[str, Any]], dict[str, Any]]:
+    def report(
+        pipe: _Pipe,
+        step: int,
+        _timestep: object,
+        tensors: dict[str, Any],
+    ) -> dict[str, Any]:
+        # num_timesteps, not the steps asked for: image-to-image does only `strength` of them.
+        if not on_step(step + 1, pipe.num_timesteps):
+            # An exception, and not the pipeline's `_interrupt` flag: InstructPix2Pix does not look
+            # at it, and the others go on to decode pictures that nobody wants.
+            raise Interrupted(f"Stopped after step {step + 1} of {pipe.num_timesteps}.")
+        return tensors
+
+    return report
+
+
+def _finished(pipe: _Pipe, pictures: torch.Tensor, batch: Batch) -> list[Image]:
+    """Turn the pipeline's tensor into pictures, after checking that it is what was asked for."""
+    wanted = (len(batch.tasks), 3, batch.height, batch.width)
+    if tuple(pictures.shape) != wanted:
+        raise InferenceError(f"The pipeline made {tuple(pictures.shape)} where {wanted} was asked.")
+    finite = torch.isfinite(pictures).flatten(1).all(dim=1).tolist()
+    if not all(finite):
+        # Left alone, NaN would become a black picture that looks like a result.
+        bad = [str(number) for number, good in enumerate(finite, 1) if not good]
+        raise InferenceError(
+            f"Picture {', '.join(bad)} of {len(finite)} has values that are not finite."
+        )
+    processor = pipe.image_processor
+    images: list[Image] = processor.numpy_to_pil(processor.pt_to_numpy(pictures))
+    return images
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no exception class of its own.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def _brief(error: Exception) -> str:
+    """Return an error's kind and first line, cut to what fits a job's error field."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"

@@ -1,0 +1,73 @@
+"""What a worker asks of an engine: batches in, pictures out.
+
+Owns the words that both sides share. Imports no torch, so that the worker's logic can be read,
+typed and tested without it; how pictures are made is `diffusion`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from tasks.catalog import ModelSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+StepCallback = Callable[[int, int], bool]
+"""Called after every step with (steps done, steps in all); False asks the engine to stop there."""
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One picture to make. `image` is the input picture: RGB, already of the batch's size."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    image: Image | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One pipeline call: what its pictures share, and the pictures."""
+
+    model: ModelSpec
+    pipeline: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    image_guidance_scale: float
+    strength: float
+    tasks: tuple[ImageTask, ...]
+
+
+class Engine(Protocol):
+    """Makes pictures, one batch at a time; not to be called from two threads at once."""
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Return the ids of the models in memory; may be read from any thread."""
+        ...
+
+    def load(self, model: ModelSpec, pipeline: str) -> None:
+        """Bring a model into memory, so that the next `generate` starts at once.
+
+        Raises:
+            ModelLoadError: It is missing, broken, pickled, or does not fit into memory.
+            StorageError: The object store that holds it could not be read.
+        """
+        ...
+
+    def generate(self, batch: Batch, on_step: StepCallback) -> list[Image]:
+        """Make one picture for each task, in the order of the tasks.
+
+        Raises:
+            ModelLoadError, StorageError: As for `load`.
+            Interrupted: `on_step` asked to stop.
+            OutOfMemory: The batch does not fit; a smaller one may.
+            InferenceError: The pipeline failed, or a picture is not finite.
+        """
+        ...

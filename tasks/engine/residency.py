@@ -1,0 +1,70 @@
+"""Which models stay in memory: least recently used out first, within a budget of bytes.
+
+Owns the order and the sum. Knows no torch: what a model is and how large it is comes from the
+caller.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Resident(Generic[T]):
+    value: T
+    size_bytes: int
+
+
+class Residency(Generic[T]):
+    """Things by name, of which the least recently used are dropped when the budget is exceeded.
+
+    Not for two threads at once.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._residents: OrderedDict[str, _Resident[T]] = OrderedDict()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names, least recently used first."""
+        return tuple(self._residents)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(resident.size_bytes for resident in self._residents.values())
+
+    def get(self, name: str) -> T | None:
+        """Return what is kept under the name and mark it as just used, or None."""
+        resident = self._residents.get(name)
+        if resident is None:
+            return None
+        self._residents.move_to_end(name)
+        return resident.value
+
+    def drop(self, name: str) -> None:
+        """Forget the name, if it is known."""
+        self._residents.pop(name, None)
+
+    def make_room(self, size_bytes: int) -> tuple[str, ...]:
+        """Drop the least recently used until `size_bytes` more fit, and return what was dropped.
+
+        Something larger than the whole budget empties it: the budget bounds what is kept beside a
+        model in use, and whether that one model fits is for the device to say.
+        """
+        dropped: list[str] = []
+        while self._residents and self.size_bytes + size_bytes > self._budget_bytes:
+            oldest = next(iter(self._residents))
+            self.drop(oldest)
+            dropped.append(oldest)
+        return tuple(dropped)
+
+    def put(self, name: str, value: T, size_bytes: int) -> None:
+        """Keep a value under a name, dropping others as `make_room` does."""
+        self.drop(name)
+        self.make_room(size_bytes)
+        self._residents[name] = _Resident(value, size_bytes)
