@@ -1,1 +1,1 @@
-"""Floor 1: jobs, the model catalog, queues, storage and inference. Knows money only through `ledger`, and no HTTP."""
+"""Floor 1: jobs, the catalog, queues, storage and inference. Knows no HTTP."""

@@ -1,14 +1,15 @@
-"""Which queue a worker serves next, pure: stay with the loaded model until another one's job has waited too long."""
+"""Which queue a worker serves next, and how it cuts a batch. Pure."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """The head of a queue that has jobs ready: its model, its priority, and how long it has waited."""
+    """The head of a queue with jobs ready: its model, its priority, and how long it has waited."""
 
     queue: str
     model_id: str
@@ -21,17 +22,18 @@ def choose_queue(
 ) -> str | None:
     """Return the queue to serve, or None when nothing is ready.
 
-    Loading a model costs seconds, so queues of loaded models come first; but a job that has waited `switch_wait_s` is served
-    whatever its model, the longest wait first, so that no model starves another.
+    Loading a model costs seconds, so queues of loaded models come first; but a job that has waited
+    `switch_wait_s` is served whatever its model, the longest wait first, so that no model starves
+    another.
     """
     overdue = [one for one in backlogs if one.waited_s >= switch_wait_s]
     candidates = overdue or [one for one in backlogs if one.model_id in loaded] or backlogs
     best = max(candidates, key=lambda one: (one.priority, one.waited_s), default=None)
-    return best and best.queue
+    return None if best is None else best.queue
 
 
 def chunks(count: int, most: int) -> list[range]:
-    """Split `count` images into runs of at most `most`, as even as they can be: 9 by 8 is 5 and 4."""
+    """Split `count` images into even runs of at most `most`: 9 by 8 is 4 and 5."""
     parts = -(-count // most)
     bounds = [count * part // parts for part in range(parts + 1)]
-    return [range(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [range(low, high) for low, high in itertools.pairwise(bounds)]

@@ -1,6 +1,7 @@
 """The models we can run, as data: what they are made of, and the bounds of a request for them.
 
-Read from `catalog.toml` beside this file, plus one file of the operator's. Loading weights is the engine's work.
+Read from `catalog.toml` beside this file, plus one file of the operator's. Loading weights is the
+engine's work.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Catalog:
 
 
 def load(extra: Path | None = None) -> Catalog:
-    """Read the built-in catalog and, after it, the operator's; a repeated id replaces the earlier one.
+    """Read the built-in catalog and then the operator's; a repeated id replaces the earlier one.
 
     Raises:
         CatalogError: A file is missing, is not TOML, or describes an impossible model.

@@ -41,7 +41,9 @@ class UnknownModel(TasksError):
     def __init__(self, model_id: str, known: Sequence[str]) -> None:
         self.model_id = model_id
         self.known = tuple(known)
-        super().__init__(f"There is no model {model_id!r} here. Models: {', '.join(known) or 'none'}.")
+        super().__init__(
+            f"There is no model {model_id!r} here. Models: {', '.join(known) or 'none'}."
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class JobNotCancelable(TasksError):
     def __init__(self, job_id: UUID, state: str) -> None:
         self.job_id = job_id
         self.state = state
-        super().__init__(f"Job {job_id} has already {state}; only queued and running jobs can be canceled.")
+        super().__init__(
+            f"Job {job_id} has already {state}; only queued and running jobs can be canceled."
+        )
 
 
 class IdempotencyConflict(TasksError):

@@ -1,9 +1,12 @@
-"""The state machine of jobs, and its services. A job's state and its money change in one transaction, which the caller owns.
+"""The state machine of jobs, and its services.
+
+A job's state and its money change in one transaction, which the caller owns.
 
     queued -> running -> succeeded | failed | canceled | expired
 
-A claim raises the job's attempt, the fencing number: a worker whose claim was taken away can change nothing any more.
-Leases, deadlines and waits are measured by the database's clock alone. Rows are locked as jobs, then holds, then accounts.
+A claim raises the job's attempt, the fencing number: a worker whose claim was taken away can change
+nothing any more. Leases, deadlines and waits are measured by the database's clock alone. Rows are
+locked as jobs, then holds, then accounts.
 """
 
 from __future__ import annotations
@@ -14,7 +17,18 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, cast, func, insert, select, text, tuple_, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    cast,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session, joinedload, selectinload
 from uuid_utils.compat import uuid7
 
@@ -22,19 +36,17 @@ from ledger import holds, limits, offers
 from ledger.errors import NoPriceLimit, OverPriceLimit
 from ledger.limits import Limit
 from ledger.money import UnitPrice
-from ledger.offers import Capability, LiveOffer, Quote
-from tasks import routing
-from tasks.batching import Backlog
+from ledger.offers import Capability, Quote
+from ledger.tables import Offer
+from tasks import routing, workers
 from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoOffer
 from tasks.params import Generation
-from tasks.tables import Job, Output, Worker
+from tasks.tables import Job, Output
 
 Final = Literal["succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: tuple[Final, ...] = ("succeeded", "failed", "canceled", "expired")
 STATES = ("queued", "running", *FINAL_STATES)
 
-# A worker that has not been heard of for this long is not counted as live.
-WORKER_SILENCE_S = 15
 # Counting jobs ahead costs time; nobody needs to know more than this.
 MAX_QUEUE_POSITION = 10_000
 
@@ -87,7 +99,7 @@ class Bell:
     model_id: str
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- asking -----------------------------------------------------------------------------------
 
 
 def estimate(
@@ -105,9 +117,7 @@ def estimate(
     best = candidates[0].offer
     limit = limits.effective(limits.list_limits(session, gateway_id), capability, max_price)
     if limit is None:
-        raise NoPriceLimit(
-            capability.pipeline, capability.model_id, best.price, best.orchestrator
-        )
+        raise NoPriceLimit(capability.pipeline, capability.model_id, best.price, best.orchestrator)
     chosen = routing.choose(candidates, limit)
     if chosen is None:
         assert limit.price is not None  # noqa: S101  a limit without a price allows everything
@@ -120,35 +130,17 @@ def _candidates(session: Session, capability: Capability) -> list[routing.Candid
     """Return the live offers of a capability, cheapest first, with what their workers say."""
     found = offers.live_for(session, capability)
     if not found:
-        others = offers.live(session, offers.Offer.pipeline == capability.pipeline)
+        others = offers.live(session, Offer.pipeline == capability.pipeline)
         names = sorted({offer.capability.model_id for offer in others})
         raise NoOffer(capability.pipeline, capability.model_id, names)
-    return with_workers(session, found)
+    return workers.candidates(session, found)
 
 
-def with_workers(session: Session, found: Sequence[LiveOffer]) -> list[routing.Candidate]:
-    """Join offers with what the live workers say: which queues they serve, which models they have loaded."""
-    workers = session.execute(
-        select(Worker.queues, Worker.loaded).where(_heard_of())
-    ).all()
-    candidates = []
-    for offer in found:
-        queue = routing.queue_name(offer.capability, offer.orchestrator)
-        serving = [loaded for queues, loaded in workers if queue in queues]
-        warm = any(offer.capability.model_id in loaded for loaded in serving)
-        candidates.append(routing.Candidate(offer, bool(serving), warm))
-    return candidates
-
-
-def _heard_of() -> ColumnElement[bool]:
-    return Worker.heartbeat_at > func.now() - _seconds(WORKER_SILENCE_S)
-
-
-def _seconds(seconds: float) -> ColumnElement[Any]:
+def seconds(seconds: float) -> ColumnElement[Any]:
     return cast(f"{seconds} seconds", Interval)
 
 
-# --- submitting -------------------------------------------------------------------------------------------------------
+# --- submitting -------------------------------------------------------------------------------
 
 
 def submit(session: Session, order: Order) -> tuple[Job, bool]:
@@ -168,7 +160,7 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
     best = estimate(session, order.gateway_id, generation, order.max_price)
     offer = best.quote.offer
     job_id = uuid7()
-    deadline: datetime = session.scalars(select(func.now() + _seconds(order.deadline_s))).one()
+    deadline: datetime = session.scalars(select(func.now() + seconds(order.deadline_s))).one()
     hold_id = holds.authorize(
         session, order.gateway_id, str(job_id), best.quote, best.limit, deadline
     )
@@ -196,7 +188,7 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
 
 
 def _earlier(session: Session, order: Order) -> Job | None:
-    """Return the job that the order's idempotency key made, after waiting for a twin still in flight."""
+    """Return the job that the order's key made before, after waiting for a twin in flight."""
     if order.idempotency_key is None:
         return None
     name = f"{order.gateway_id}:{order.idempotency_key}"
@@ -213,7 +205,7 @@ def _earlier(session: Session, order: Order) -> Job | None:
     return find(session, order.gateway_id, found.id)
 
 
-# --- looking ----------------------------------------------------------------------------------------------------------
+# --- looking ----------------------------------------------------------------------------------
 
 _WHOLE = (joinedload(Job.hold), joinedload(Job.orchestrator), selectinload(Job.outputs))
 
@@ -238,7 +230,7 @@ def list_jobs(
     before: UUID | None = None,
     limit: int,
 ) -> list[Job]:
-    """Return a page of a gateway's jobs, newest first; `before` is the last id of the page before."""
+    """Return a page of a gateway's jobs, newest first; `before` is the id to go on from."""
     query = select(Job).where(Job.gateway_id == gateway_id, *where).options(*_WHOLE)
     if before is not None:
         query = query.where(Job.id < before)
@@ -246,10 +238,14 @@ def list_jobs(
 
 
 def queue_position(session: Session, job: Job) -> int | None:
-    """Return how many queued jobs come before this one (0: it is next), up to `MAX_QUEUE_POSITION`; None when not queued."""
+    """Return how many queued jobs come before this one (0: it is next); None when not queued.
+
+    It is counted up to `MAX_QUEUE_POSITION`.
+    """
     if job.state != "queued":
         return None
-    # Two ranges of one index, where a single comparison of pairs would be a filter over the whole queue.
+    # Two ranges of one index, where a single comparison of pairs would be a filter over the whole
+    # queue.
     queued = select(Job.id).where(Job.queue == job.queue, Job.state == "queued")
     ahead = union_all(
         queued.where(Job.priority > job.priority).limit(MAX_QUEUE_POSITION),
@@ -259,13 +255,7 @@ def queue_position(session: Session, job: Job) -> int | None:
     return min(counted, MAX_QUEUE_POSITION)
 
 
-def has_live_worker(session: Session, queue: str) -> bool:
-    """Tell whether any live worker serves a queue."""
-    serving = select(Worker.id).where(Worker.queues.contains([queue]), _heard_of())
-    return bool(session.scalar(select(serving.exists())))
-
-
-# --- running ----------------------------------------------------------------------------------------------------------
+# --- running ----------------------------------------------------------------------------------
 
 _CLAIM = text("""
 WITH head AS (
@@ -274,7 +264,8 @@ WITH head AS (
      ORDER BY priority DESC, id LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED
 ), fitting AS (
-    SELECT jobs.id, jobs.num_images, jobs.priority FROM jobs JOIN head ON head.batch_key = jobs.batch_key
+    SELECT jobs.id, jobs.num_images, jobs.priority FROM jobs JOIN head ON head.batch_key =
+    jobs.batch_key
      WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
      ORDER BY jobs.priority DESC, jobs.id LIMIT :max_images
        FOR NO KEY UPDATE OF jobs SKIP LOCKED
@@ -282,7 +273,8 @@ WITH head AS (
     SELECT id, sum(num_images) OVER by_rank AS images, row_number() OVER by_rank AS rank
       FROM fitting WINDOW by_rank AS (ORDER BY priority DESC, id)
 )
-UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = :worker_id, started_at = now(),
+UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = :worker_id, started_at =
+now(),
                 lease_expires_at = now() + make_interval(secs => :lease_s), step = 0, steps = 0
   FROM counted
  WHERE jobs.id = counted.id AND (counted.images <= :max_images OR counted.rank = 1)
@@ -293,9 +285,9 @@ RETURNING jobs.*
 def claim(
     session: Session, queue: str, worker_id: str, max_images: int, lease_s: float
 ) -> list[Job]:
-    """Take the head of a queue and what can run with it, up to `max_images` (one job may have more by itself).
+    """Take the head of a queue and what can run with it, up to `max_images` pictures.
 
-    Racing workers skip each other's rows; an empty list means that nothing is ready.
+    One job by itself may have more. Racing workers skip each other's rows; an empty list means that nothing is ready.
     """
     jobs = session.scalars(
         select(Job).from_statement(_CLAIM).execution_options(populate_existing=True),
@@ -307,13 +299,15 @@ def claim(
 _RENEW = text("""
 WITH mine AS (
     SELECT jobs.id, mine.step, mine.steps
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:step AS int[]), CAST(:steps AS int[]))
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:step AS int[]), CAST(:steps
+      AS int[]))
            AS mine (id, attempt, step, steps)
       JOIN jobs ON jobs.id = mine.id AND jobs.attempt = mine.attempt
      WHERE jobs.state = 'running'
      ORDER BY jobs.id FOR NO KEY UPDATE OF jobs
 )
-UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease_s), step = mine.step, steps = mine.steps
+UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease_s), step = mine.step, steps
+= mine.steps
   FROM mine WHERE jobs.id = mine.id
 RETURNING jobs.id
 """)
@@ -329,7 +323,7 @@ class Progress:
 
 
 def renew(session: Session, running: Mapping[UUID, Progress], lease_s: float) -> set[UUID]:
-    """Extend the leases of claimed jobs and note their progress; returns the ids that are still the caller's.
+    """Extend the leases of claimed jobs and note their progress; returns the ids still held.
 
     A job that is missing from the answer was canceled, expired, or given to another worker.
     """
@@ -349,7 +343,7 @@ def renew(session: Session, running: Mapping[UUID, Progress], lease_s: float) ->
 def succeed(
     session: Session, finished: Mapping[tuple[UUID, int], Sequence[NewOutput]]
 ) -> set[UUID]:
-    """Settle a batch: for each (job id, attempt) still current, deliver the outputs and capture the charge.
+    """Settle a batch: deliver and charge each (job id, attempt) that is still current.
 
     Returns the ids that were settled; a job whose claim was lost is left as it is.
     """
@@ -373,14 +367,14 @@ def succeed(
 def fail(session: Session, job_id: UUID, attempt: int, code: str, message: str) -> bool:
     """End a claimed job without pictures and give its funds back; False when the claim was lost."""
     jobs = _lock_running(session, [(job_id, attempt)])
-    _end(session, jobs, "failed", code, message)
+    end(session, jobs, "failed", code, message)
     return bool(jobs)
 
 
 def requeue(session: Session, job_id: UUID, attempt: int, delay_s: float) -> bool:
-    """Put a claimed job back into its queue, to run again after a while; False when the claim was lost."""
+    """Put a claimed job back into its queue, for later; False when the claim was lost."""
     jobs = _lock_running(session, [(job_id, attempt)])
-    _queue_again(session, jobs, delay_s)
+    queue_again(session, jobs, delay_s)
     return bool(jobs)
 
 
@@ -395,7 +389,7 @@ def _lock_running(session: Session, claims: Sequence[tuple[UUID, int]]) -> Seque
     ).all()
 
 
-def _end(
+def end(
     session: Session, jobs: Sequence[Job], state: Final, code: str | None, message: str | None
 ) -> None:
     """Finish jobs that deliver nothing: their holds are given back in the same transaction."""
@@ -415,7 +409,7 @@ def _end(
     release(session, [job.hold_id for job in jobs])
 
 
-def _queue_again(session: Session, jobs: Sequence[Job], delay_s: float) -> None:
+def queue_again(session: Session, jobs: Sequence[Job], delay_s: float) -> None:
     session.execute(
         update(Job)
         .where(Job.id.in_([job.id for job in jobs]))
@@ -423,13 +417,13 @@ def _queue_again(session: Session, jobs: Sequence[Job], delay_s: float) -> None:
             state="queued",
             lease_expires_at=None,
             worker_id=None,
-            available_at=func.now() + _seconds(delay_s),
+            available_at=func.now() + seconds(delay_s),
             swept=False,
         )
     )
 
 
-# --- ending early -----------------------------------------------------------------------------------------------------
+# --- ending early -----------------------------------------------------------------------------
 
 
 def cancel(session: Session, gateway_id: UUID, job_id: UUID) -> Job:
@@ -450,107 +444,7 @@ def cancel(session: Session, gateway_id: UUID, job_id: UUID) -> Job:
     if job is None:
         raise JobNotFound(job_id)
     if job.state in ("queued", "running"):
-        _end(session, [job], "canceled", None, None)
+        end(session, [job], "canceled", None, None)
     elif job.state != "canceled":
         raise JobNotCancelable(job_id, job.state)
     return find(session, gateway_id, job_id)
-
-
-# --- sweeping ---------------------------------------------------------------------------------------------------------
-
-_SWEEP_BATCH = 200
-
-
-def reclaim_lost(session: Session, max_attempts: int) -> list[Bell]:
-    """Queue again the jobs whose worker's lease ended; those that lost too many workers fail.
-
-    Returns the bells of the jobs that are queued again.
-    """
-    lost = _lock_some(session, Job.state == "running", Job.lease_expires_at < func.now())
-    worn_out = [job for job in lost if job.attempt >= max_attempts]
-    again = [job for job in lost if job.attempt < max_attempts]
-    _end(
-        session,
-        worn_out,
-        "failed",
-        "worker_lost",
-        f"The worker was lost {max_attempts} times while running this job. Nothing is charged.",
-    )
-    _queue_again(session, again, delay_s=0)
-    return [Bell(job.id, job.queue, job.model_id) for job in again]
-
-
-def expire_overdue(session: Session) -> int:
-    """Expire the jobs whose deadline has passed and give their funds back; returns how many."""
-    overdue = _lock_some(
-        session, Job.state.in_(("queued", "running")), Job.deadline < func.now()
-    )
-    _end(session, overdue, "expired", "deadline_passed", "The deadline passed. Nothing is charged.")
-    return len(overdue)
-
-
-def _lock_some(session: Session, *where: ColumnElement[bool]) -> Sequence[Job]:
-    """Lock up to a batch of jobs, in id order, leaving alone what somebody else is working on."""
-    return session.scalars(
-        select(Job)
-        .where(*where)
-        .order_by(Job.id)
-        .limit(_SWEEP_BATCH)
-        .with_for_update(key_share=True, skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).all()
-
-
-# One index probe for each queue with jobs, however many jobs there are.
-_QUEUES = """
-WITH RECURSIVE queues AS (
-    (SELECT queue FROM jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
-    UNION ALL
-    SELECT (SELECT queue FROM jobs WHERE state = 'queued' AND queue > queues.queue ORDER BY queue LIMIT 1)
-      FROM queues WHERE queues.queue IS NOT NULL
-)
-"""
-_HEAD = """
-LATERAL (SELECT id, model_id, priority, available_at, rung_at FROM jobs
-          WHERE queue = {queue} AND state = 'queued' AND available_at <= now() AND deadline > now()
-          ORDER BY priority DESC, id LIMIT 1) AS head
-"""
-_FORGOTTEN = text(f"""
-{_QUEUES}
-UPDATE jobs SET rung_at = now()
-  FROM queues, {_HEAD.format(queue="queues.queue")}
- WHERE jobs.id = head.id AND jobs.state = 'queued' AND head.rung_at < now() - make_interval(secs => :after_s)
-RETURNING jobs.id, jobs.queue, jobs.model_id
-""")
-_BACKLOGS = text(f"""
-SELECT queues.queue, head.model_id, head.priority,
-       extract(epoch FROM now() - head.available_at)::float AS waited_s
-  FROM unnest(CAST(:queues AS varchar[])) AS queues (queue), {_HEAD.format(queue="queues.queue")}
-""")
-
-
-def forgotten(session: Session, after_s: float) -> list[Bell]:
-    """Return a bell for each queue whose first job was last rung for more than `after_s` ago.
-
-    One bell for each queue is enough: a worker that hears it serves the queue until it is empty.
-    """
-    rows = session.execute(_FORGOTTEN, {"after_s": after_s})
-    return [Bell(row.id, row.queue, row.model_id) for row in rows]
-
-
-def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:
-    """Return the heads of those queues that have a job ready."""
-    rows = session.execute(_BACKLOGS, {"queues": list(queues)})
-    return [Backlog(row.queue, row.model_id, row.priority, row.waited_s) for row in rows]
-
-
-def unswept(session: Session, after_s: float) -> Sequence[Job]:
-    """Lock some ended jobs that may have left objects of a lost attempt behind, with their outputs."""
-    return session.scalars(
-        select(Job)
-        .where(~Job.swept, Job.finished_at < func.now() - _seconds(after_s))
-        .options(selectinload(Job.outputs))
-        .order_by(Job.finished_at)
-        .limit(_SWEEP_BATCH)
-        .with_for_update(key_share=True, skip_locked=True, of=Job)
-    ).all()

@@ -1,6 +1,7 @@
 """What a request asks, checked against the model's bounds, pure: no service runs here.
 
-`Request` is what a caller said (None where nothing was said); `Generation` is what the GPU will run, with every default filled in.
+`Request` is what a caller said (None where nothing was said); `Generation` is what the GPU will
+run, with every default filled in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from tasks.catalog import ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
 MAX_SEED = 2**62
-# Parameters that a layout takes; the others have no meaning for it and are set to a fixed value, so that they split no batch.
+# Parameters that a layout takes; the others have no meaning for it and are set to a fixed value, so
+# that they split no batch.
 _TAKES_STRENGTH = frozenset({"stable-diffusion", "stable-diffusion-xl"})
 _TAKES_IMAGE_GUIDANCE = frozenset({"instruct-pix2pix"})
 _MAX_GUIDANCE = 100.0
@@ -78,8 +80,9 @@ def validate(
 ) -> Generation:
     """Check a request against the model's bounds and fill in its defaults.
 
-    `seed` is used when the request has none. `image_size` is the (width, height) of the input picture, in pixels, or None
-    without one. A size that the model's multiple does not divide is rounded up; the rounded size is run, priced and reported.
+    `seed` is used when the request has none. `image_size` is the (width, height) of the input
+    picture, in pixels, or None without one. A size that the model's multiple does not divide is
+    rounded up; the rounded size is run, priced and reported.
 
     Raises:
         InvalidParams: One or more fields are out of bounds; names every one of them.
@@ -94,9 +97,7 @@ def validate(
     steps = request.num_inference_steps
     steps = spec.default_steps if steps is None else steps
     _between(steps, 1, spec.max_steps, "num_inference_steps", errors)
-    guidance = _float(
-        request.guidance_scale, spec.default_guidance_scale, "guidance_scale", errors
-    )
+    guidance = _float(request.guidance_scale, spec.default_guidance_scale, "guidance_scale", errors)
     image_guidance = _image_guidance(spec, request, errors)
     strength = _strength(spec, request, steps, errors)
     if request.seed is not None:
@@ -183,9 +184,7 @@ def _image_guidance(spec: ModelSpec, request: Request, errors: list[FieldError])
     return value
 
 
-def _strength(
-    spec: ModelSpec, request: Request, steps: int, errors: list[FieldError]
-) -> float:
+def _strength(spec: ModelSpec, request: Request, steps: int, errors: list[FieldError]) -> float:
     value = spec.default_strength if request.strength is None else request.strength
     if not 0 < value <= 1:
         errors.append(FieldError("strength", "must be above 0 and at most 1"))
@@ -199,9 +198,7 @@ def _strength(
     return value
 
 
-def _float(
-    value: float | None, default: float, field: str, errors: list[FieldError]
-) -> float:
+def _float(value: float | None, default: float, field: str, errors: list[FieldError]) -> float:
     number = default if value is None else value
     if not math.isfinite(number) or not 0 <= number <= _MAX_GUIDANCE:
         errors.append(FieldError(field, f"must be a number from 0 to {_MAX_GUIDANCE:g}"))

@@ -1,4 +1,4 @@
-"""Which orchestrator gets a job, pure: within the limit, then with a live worker, then warm, then the cheapest."""
+"""Which orchestrator gets a job, and on which queue. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.offers import Capability, LiveOffer
 
 @dataclass(frozen=True)
 class Candidate:
-    """An offer with what its orchestrator's workers say: is one alive, and has one the model in memory."""
+    """An offer and what the workers say: is one alive, and has one the model in memory."""
 
     offer: LiveOffer
     live: bool
@@ -20,7 +20,10 @@ class Candidate:
 
 
 def choose(candidates: Iterable[Candidate], limit: Limit) -> Candidate | None:
-    """Return the best candidate within the limit, or None when every price is above it."""
+    """Return the best candidate within the limit, or None when every price is above it.
+
+    A live worker goes before a silent one, then a warm model before a cold one, then the price.
+    """
     within = [one for one in candidates if limit.allows(one.offer.price)]
     return min(within, key=_rank, default=None)
 
@@ -30,6 +33,6 @@ def _rank(one: Candidate) -> tuple[bool, bool, object, str]:
 
 
 def queue_name(capability: Capability, orchestrator: str) -> str:
-    """Return the Celery queue of a capability at an orchestrator: `<pipeline>.<model-slug>.<orchestrator>`."""
+    """Return the Celery queue: `<pipeline>.<model-slug>.<orchestrator>`."""
     slug = re.sub(r"[^a-z0-9]+", "-", capability.model_id.lower()).strip("-")
     return f"{capability.pipeline}.{slug}.{orchestrator}"

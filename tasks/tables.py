@@ -1,4 +1,7 @@
-"""The rows of jobs, their outputs, and the workers that run them. The row is the job; a queue message only rings for it."""
+"""The rows of jobs, their outputs, and the workers that run them.
+
+The row is the job; a queue message only rings for it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, LargeBinary, SmallInteger, func, text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.types import String
@@ -78,9 +90,7 @@ class Job(Base):
     steps: Mapped[int] = mapped_column(server_default=text("0"))
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # False while a lost attempt may have left objects behind that no output names.
@@ -119,9 +129,7 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     queues: Mapped[list[str]] = mapped_column(ARRAY(String))
     loaded: Mapped[list[str]] = mapped_column(ARRAY(String))
-    started_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()
     )

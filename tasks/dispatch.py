@@ -1,0 +1,85 @@
+"""Ringing: telling the workers of a queue that a job waits, without ever holding up the caller.
+
+A bell that does not get through is no loss: the scheduler rings again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from queue import Empty, Full, Queue
+
+from celery import Celery
+
+from tasks import telemetry
+from tasks.app import GENERATE
+from tasks.jobs import Bell
+
+_log = telemetry.get_logger()
+_CAPACITY = 10_000
+_BATCH = 100
+
+
+class Ringer:
+    """Sends bells from a thread of its own, many in one broker round trip. One for each process."""
+
+    def __init__(self, app: Celery) -> None:
+        """Take the app; the thread starts with the first bell, so a process may fork before."""
+        self._app = app
+        self._lock = threading.Lock()
+        self._waiting: Queue[Bell] = Queue(_CAPACITY)
+        self._owner = 0
+
+    def ring(self, bell: Bell) -> None:
+        """Send a bell soon. Never blocks and never raises; when too many wait, it is dropped."""
+        self._ensure_thread()
+        try:
+            self._waiting.put_nowait(bell)
+        except Full:
+            _log.warning("bell_dropped", job_id=str(bell.job_id))
+
+    def _ensure_thread(self) -> None:
+        if self._owner == os.getpid():
+            return
+        with self._lock:
+            if self._owner != os.getpid():
+                self._waiting = Queue(_CAPACITY)
+                threading.Thread(target=self._run, name="ringer", daemon=True).start()
+                self._owner = os.getpid()
+
+    def _run(self) -> None:
+        while True:
+            bells = [self._waiting.get()]
+            try:
+                while len(bells) < _BATCH:
+                    bells.append(self._waiting.get_nowait())
+            except Empty:
+                pass
+            try:
+                send(self._app, bells)
+            except Exception as error:  # noqa: BLE001  whatever the broker does, the next bell is tried
+                _log.warning("bells_lost", count=len(bells), error=str(error))
+
+
+def send(app: Celery, bells: Sequence[Bell]) -> None:
+    """Publish bells in one batch.
+
+    What Flower shows of each is the job's id and model, never its prompt.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker cannot be reached.
+    """
+    with (
+        app.producer_pool.acquire(block=True, timeout=5) as producer,
+        producer.batch(_BATCH),  # type: ignore[attr-defined]  # new in kombu 5.7
+    ):
+        for bell in bells:
+            app.send_task(
+                GENERATE,
+                args=[str(bell.job_id)],
+                queue=bell.queue,
+                producer=producer,
+                argsrepr=f"({bell.job_id}, {bell.model_id})",
+                kwargsrepr="{}",
+            )

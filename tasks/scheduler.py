@@ -1,0 +1,105 @@
+"""The process that sweeps: lost, forgotten and overdue jobs, and what they left behind.
+
+Several may run: every sweep skips rows that another one is at, and what it does is harmless when
+done twice.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger import db
+from ledger.settings import LedgerSettings
+from tasks import jobs, sweeps, telemetry, workers
+from tasks.app import make_celery
+from tasks.dispatch import Ringer
+from tasks.errors import StorageError
+from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
+
+_log = telemetry.get_logger()
+
+
+class Sweeper:
+    """One round of sweeping, in small transactions."""
+
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        store: ObjectStore,
+        ring: Callable[[jobs.Bell], None],
+        settings: TaskSettings,
+    ) -> None:
+        """Take what a sweep works with."""
+        self._sessions = sessions
+        self._store = store
+        self._ring = ring
+        self._settings = settings
+
+    def sweep(self) -> None:
+        """Do every chore once; one that fails is logged and does not stop the others."""
+        for chore in (self.reclaim, self.expire, self.remind, self.clear, self.forget_workers):
+            try:
+                chore()
+            except (SQLAlchemyError, StorageError) as error:
+                _log.warning("chore_failed", chore=chore.__name__, error=str(error))
+
+    def reclaim(self) -> None:
+        """Queue again what lost workers were running, and ring for it."""
+        with self._sessions.begin() as session:
+            bells = sweeps.reclaim_lost(session, self._settings.max_attempts)
+        for bell in bells:
+            _log.warning("job_reclaimed", job_id=str(bell.job_id))
+            self._ring(bell)
+
+    def expire(self) -> None:
+        """End the jobs whose deadline has passed."""
+        with self._sessions.begin() as session:
+            count = sweeps.expire_overdue(session)
+        if count:
+            _log.info("jobs_expired", count=count)
+
+    def remind(self) -> None:
+        """Ring for queues whose jobs nobody takes: the message may have been lost."""
+        with self._sessions.begin() as session:
+            bells = sweeps.forgotten(session, self._settings.ring_after_s)
+        for bell in bells:
+            self._ring(bell)
+
+    def clear(self) -> None:
+        """Delete what lost attempts left behind, once no such attempt can still be writing."""
+        with self._sessions.begin() as session:
+            leftovers = sweeps.unswept(session, 2 * self._settings.lease_s)
+        for job_id, kept in leftovers.items():
+            found = {stored.key for stored in self._store.list(f"outputs/{job_id}/")}
+            if found - kept:
+                self._store.delete(sorted(found - kept))
+                _log.info("objects_swept", job_id=str(job_id), count=len(found - kept))
+            with self._sessions.begin() as session:
+                sweeps.mark_swept(session, job_id)
+
+    def forget_workers(self) -> None:
+        """Drop the rows of workers that died without a word."""
+        with self._sessions.begin() as session:
+            workers.forget_silent(session)
+
+
+def run() -> None:
+    """Sweep at every interval until SIGTERM or SIGINT."""
+    telemetry.configure()
+    settings = TaskSettings()
+    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
+    app: Celery = make_celery(settings)
+    sweeper = Sweeper(sessions, ObjectStore.from_settings(settings), Ringer(app).ring, settings)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
+    while not stopping.wait(settings.sweep_interval_s):
+        sweeper.sweep()

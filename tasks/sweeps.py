@@ -1,0 +1,125 @@
+"""What is looked for from time to time: lost, overdue and forgotten jobs, and the heads of queues.
+
+Each function is one small transaction's work, cheap however many jobs there are. The caller owns
+the transaction; `scheduler` and `worker` call these at their intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.orm import Session, selectinload
+
+from tasks import jobs
+from tasks.batching import Backlog
+from tasks.tables import Job
+
+_SWEEP_BATCH = 200
+
+
+def reclaim_lost(session: Session, max_attempts: int) -> list[jobs.Bell]:
+    """Queue again the jobs whose worker's lease ended; those that lost too many workers fail.
+
+    Returns the bells of the jobs that are queued again.
+    """
+    lost = _lock_some(session, Job.state == "running", Job.lease_expires_at < func.now())
+    worn_out = [job for job in lost if job.attempt >= max_attempts]
+    again = [job for job in lost if job.attempt < max_attempts]
+    jobs.end(
+        session,
+        worn_out,
+        "failed",
+        "worker_lost",
+        f"The worker was lost {max_attempts} times while running this job. Nothing is charged.",
+    )
+    jobs.queue_again(session, again, delay_s=0)
+    return [jobs.Bell(job.id, job.queue, job.model_id) for job in again]
+
+
+def expire_overdue(session: Session) -> int:
+    """Expire the jobs whose deadline has passed and give their funds back; returns how many."""
+    overdue = _lock_some(session, Job.state.in_(("queued", "running")), Job.deadline < func.now())
+    jobs.end(
+        session, overdue, "expired", "deadline_passed", "The deadline passed. Nothing is charged."
+    )
+    return len(overdue)
+
+
+def _lock_some(session: Session, *where: ColumnElement[bool]) -> Sequence[Job]:
+    """Lock up to a batch of jobs, in id order, leaving alone what somebody else is working on."""
+    return session.scalars(
+        select(Job)
+        .where(*where)
+        .order_by(Job.id)
+        .limit(_SWEEP_BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+# One index probe for each queue with jobs, however many jobs there are.
+_QUEUES = """
+WITH RECURSIVE queues AS (
+    (SELECT queue FROM jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT queue FROM jobs WHERE state = 'queued' AND queue > queues.queue
+             ORDER BY queue LIMIT 1)
+      FROM queues WHERE queues.queue IS NOT NULL
+)
+"""
+_HEADS = """
+FROM queues, LATERAL (
+    SELECT id, model_id, priority, available_at, rung_at FROM jobs
+     WHERE queue = queues.queue AND state = 'queued' AND available_at <= now() AND deadline > now()
+     ORDER BY priority DESC, id LIMIT 1
+) AS head
+"""
+_RING = """
+UPDATE jobs SET rung_at = now()
+"""
+_IF_SILENT = """
+WHERE jobs.id = head.id AND jobs.state = 'queued'
+  AND head.rung_at < now() - make_interval(secs => :after_s)
+RETURNING jobs.id, jobs.queue, jobs.model_id
+"""
+_GIVEN = """
+WITH queues AS (SELECT unnest(CAST(:queues AS varchar[])) AS queue)
+SELECT queues.queue, head.model_id, head.priority,
+       extract(epoch FROM now() - head.available_at)::float AS waited_s
+"""
+_FORGOTTEN = text(_QUEUES + _RING + _HEADS + _IF_SILENT)
+_BACKLOGS = text(_GIVEN + _HEADS)
+
+
+def forgotten(session: Session, after_s: float) -> list[jobs.Bell]:
+    """Return a bell for each queue whose first job was last rung for more than `after_s` ago.
+
+    One bell for each queue is enough: a worker that hears it serves the queue until it is empty.
+    """
+    rows = session.execute(_FORGOTTEN, {"after_s": after_s})
+    return [jobs.Bell(row.id, row.queue, row.model_id) for row in rows]
+
+
+def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:
+    """Return the heads of those queues that have a job ready."""
+    rows = session.execute(_BACKLOGS, {"queues": list(queues)})
+    return [Backlog(row.queue, row.model_id, row.priority, row.waited_s) for row in rows]
+
+
+def unswept(session: Session, after_s: float) -> dict[UUID, set[str]]:
+    """Return ended jobs that a lost attempt may have left objects of, with the keys to keep."""
+    rows = session.scalars(
+        select(Job)
+        .where(~Job.swept, Job.finished_at < func.now() - jobs.seconds(after_s))
+        .options(selectinload(Job.outputs))
+        .order_by(Job.finished_at)
+        .limit(_SWEEP_BATCH)
+    )
+    return {job.id: {output.key for output in job.outputs} for job in rows}
+
+
+def mark_swept(session: Session, job_id: UUID) -> None:
+    """Say that nothing of a lost attempt is left behind."""
+    session.execute(update(Job).where(Job.id == job_id).values(swept=True))

@@ -1,0 +1,65 @@
+"""Which workers are alive, which queues they serve, and which models they have in memory.
+
+A worker's row is its heartbeat; only the database's clock tells whether it is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from ledger.offers import LiveOffer
+from tasks import routing
+from tasks.tables import Worker
+
+# A worker that has not been heard of for this long is not counted as live.
+SILENCE_S = 15
+HEARTBEAT_S = 5.0
+
+
+def heartbeat(
+    session: Session, worker_id: str, queues: Sequence[str], loaded: Sequence[str]
+) -> None:
+    """Say that a worker is alive, what it serves and what it has loaded."""
+    facts = {"queues": list(queues), "loaded": list(loaded), "heartbeat_at": func.now()}
+    session.execute(
+        insert(Worker)
+        .values(id=worker_id, **facts)
+        .on_conflict_do_update(index_elements=["id"], set_=facts)
+    )
+
+
+def leave(session: Session, worker_id: str) -> None:
+    """Say that a worker is gone."""
+    session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def forget_silent(session: Session) -> None:
+    """Drop the rows of workers that died long ago without a word."""
+    long_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 20 * SILENCE_S)
+    session.execute(delete(Worker).where(Worker.heartbeat_at < long_ago))
+
+
+def has_live_worker(session: Session, queue: str) -> bool:
+    """Tell whether any live worker serves a queue."""
+    serving = select(Worker.id).where(Worker.queues.contains([queue]), _heard_of())
+    return bool(session.scalar(select(serving.exists())))
+
+
+def candidates(session: Session, offers: Sequence[LiveOffer]) -> list[routing.Candidate]:
+    """Join offers with what the live workers say of them."""
+    alive = session.execute(select(Worker.queues, Worker.loaded).where(_heard_of())).all()
+    found = []
+    for offer in offers:
+        queue = routing.queue_name(offer.capability, offer.orchestrator)
+        serving = [loaded for queues, loaded in alive if queue in queues]
+        warm = any(offer.capability.model_id in loaded for loaded in serving)
+        found.append(routing.Candidate(offer, live=bool(serving), warm=warm))
+    return found
+
+
+def _heard_of() -> ColumnElement[bool]:
+    return Worker.heartbeat_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, SILENCE_S)
