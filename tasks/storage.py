@@ -22,6 +22,7 @@ from tasks.errors import ObjectNotFound, StorageError
 from tasks.settings import TaskSettings
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -70,11 +71,15 @@ class ObjectStore:
     @classmethod
     def from_settings(cls, settings: TaskSettings) -> ObjectStore:
         """Return the store that the settings describe; connects to nothing yet."""
+        import boto3.session
+
+        # A session of our own, because making clients on boto3's default one is not thread-safe.
+        session = boto3.session.Session()
         return cls(
-            _client(settings, attempts=5, read_timeout_s=10),
+            _client(session, settings, attempts=5, read_timeout_s=10),
             settings.s3_bucket,
             # A health check that retries for half a minute tells nobody anything.
-            _client(settings, attempts=1, read_timeout_s=3),
+            _client(session, settings, attempts=1, read_timeout_s=3),
         )
 
     def put(
@@ -110,7 +115,7 @@ class ObjectStore:
         with _translated(key):
             answer = self._get(key, range_header)
         return StoredObject(
-            content_type=answer["ContentType"],
+            content_type=answer.get("ContentType", "application/octet-stream"),
             content_length=answer["ContentLength"],
             chunks=_chunks(key, answer["Body"]),
             content_range=answer.get("ContentRange"),
@@ -204,12 +209,12 @@ class ObjectStore:
         return tuple(names)
 
 
-def _client(settings: TaskSettings, *, attempts: int, read_timeout_s: float) -> S3Client:
-    import boto3.session
+def _client(
+    session: Session, settings: TaskSettings, *, attempts: int, read_timeout_s: float
+) -> S3Client:
     from botocore.config import Config
 
-    # A session of our own, because making clients on boto3's default one is not thread-safe.
-    return boto3.session.Session().client(
+    return session.client(
         "s3",
         endpoint_url=settings.s3_endpoint or None,
         region_name=settings.s3_region,

@@ -1,0 +1,259 @@
+"""The object store, against a real S3 server, and against one that misbehaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from tasks.errors import ObjectNotFound, StorageError
+from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
+
+DATA = bytes(range(256)) * 4096  # 1 MiB, more than one chunk
+
+
+def test_an_object_comes_back_as_it_was_put(store: ObjectStore) -> None:
+    store.put("outputs/1/a b é.png", DATA, "image/png", {"job": "1"})
+    assert store.get("outputs/1/a b é.png") == DATA
+    assert store.exists("outputs/1/a b é.png")
+
+
+def test_an_object_streams_in_chunks_with_its_headers(store: ObjectStore) -> None:
+    store.put("k", DATA, "image/png")
+    stored = store.open("k")
+    chunks = list(stored.chunks)
+    assert len(chunks) > 1
+    assert b"".join(chunks) == DATA
+    assert (stored.content_type, stored.content_length) == ("image/png", len(DATA))
+    assert stored.content_range is None
+    assert stored.etag.strip('"')
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "end"),
+    [("bytes=0-9", 0, 10), ("bytes=1048570-", 1048570, 1048576), ("bytes=-6", 1048570, 1048576)],
+)
+def test_a_range_gives_that_part(store: ObjectStore, header: str, start: int, end: int) -> None:
+    store.put("k", DATA, "image/png")
+    stored = store.open("k", header)
+    assert b"".join(stored.chunks) == DATA[start:end]
+    assert stored.content_length == end - start
+    assert stored.content_range == f"bytes {start}-{end - 1}/{len(DATA)}"
+
+
+@pytest.mark.parametrize(
+    "header", ["bytes=0-1,5-9", "lines=1-2", "bytes=", "bytes=9-0x", "bytes=2000000-", ""]
+)
+def test_a_range_that_cannot_be_served_is_ignored(store: ObjectStore, header: str) -> None:
+    store.put("k", DATA, "image/png")
+    stored = store.open("k", header)
+    assert b"".join(stored.chunks) == DATA
+    assert stored.content_range is None
+
+
+def test_a_reader_may_leave_early_many_times(store: ObjectStore) -> None:
+    """More often than there are connections in the pool."""
+    store.put("k", DATA, "image/png")
+    for _ in range(40):
+        chunks = store.open("k").chunks
+        assert next(chunks)
+        chunks.close()  # type: ignore[attr-defined]  # a generator, like every stream of ours
+    assert store.get("k") == DATA
+
+
+def test_what_is_not_there_is_told_apart_from_trouble(store: ObjectStore) -> None:
+    assert not store.exists("nothing")
+    with pytest.raises(ObjectNotFound, match="nothing"):
+        store.get("nothing")
+    with pytest.raises(ObjectNotFound):
+        store.open("nothing")
+
+
+def test_a_key_cannot_climb_out_of_the_bucket(store: ObjectStore) -> None:
+    with pytest.raises(StorageError):
+        store.put("../../evil", b"x", "text/plain")
+    with pytest.raises(StorageError):
+        store.get("../../etc/passwd")
+
+
+def test_deleting_is_repeatable(store: ObjectStore) -> None:
+    for name in ("a", "b", "c"):
+        store.put(name, b"x", "text/plain")
+    store.delete(["a", "b", "never-there"])
+    store.delete(["a"])
+    store.delete([])
+    assert [stored.key for stored in store.list("")] == ["c"]
+
+
+def test_listing_stays_within_its_prefix_and_age(store: ObjectStore) -> None:
+    for name in ("outputs/1/a", "outputs/1/b", "outputs/10/c", "inputs/d"):
+        store.put(name, b"four", "text/plain")
+    listed = list(store.list("outputs/1/"))
+    assert [(stored.key, stored.size_bytes) for stored in listed] == [
+        ("outputs/1/a", 4),
+        ("outputs/1/b", 4),
+    ]
+    now = datetime.now(UTC)
+    assert len(list(store.list("outputs/", now + timedelta(minutes=1)))) == 3
+    assert list(store.list("outputs/", now - timedelta(minutes=1))) == []
+
+
+def test_listing_and_deleting_go_beyond_one_page(store: ObjectStore) -> None:
+    names = [f"many/{number:04}" for number in range(1003)]
+    for name in names:
+        store.put(name, b"", "text/plain")
+    assert [stored.key for stored in store.list("many/")] == names
+    store.delete(names)
+    assert list(store.list("many/")) == []
+
+
+def test_the_bucket_is_made_once(store: ObjectStore) -> None:
+    store.put("k", b"x", "text/plain")
+    store.ensure_bucket()
+    assert store.get("k") == b"x"
+
+
+def test_a_presigned_url_reads_one_object_for_a_while(store: ObjectStore) -> None:
+    store.put("k", DATA, "image/png")
+    store.put("other", b"secret", "text/plain")
+    url = store.presign("k", 60)
+    assert httpx.get(url).content == DATA
+    assert httpx.get(url.replace("/k?", "/other?")).status_code == 403
+    soon_over = store.presign("k", 1)
+    time.sleep(2.1)
+    assert httpx.get(soon_over).status_code >= 400
+
+
+def test_ping_says_which_bucket_or_key_is_wrong(
+    store: ObjectStore, task_settings: TaskSettings
+) -> None:
+    store.ping()
+    with pytest.raises(StorageError, match="no-such-bucket"):
+        other(task_settings, s3_bucket="no-such-bucket").ping()
+    with pytest.raises(StorageError):
+        other(task_settings, s3_secret_access_key=SecretStr("wrong")).ping()
+
+
+def test_a_prefix_is_copied_with_its_folders(
+    store: ObjectStore, task_settings: TaskSettings, tmp_path: Path
+) -> None:
+    for name in ("one/model_index.json", "one/unet/config.json", "one/unet/big.bin", "one-2/x"):
+        store.put(f"models/{name}", name.encode(), "application/octet-stream")
+    for url in (f"s3://{task_settings.s3_bucket}/models/one{end}" for end in ("", "/")):
+        names = store.fetch_tree(url, tmp_path, lambda name: not name.endswith(".bin"))
+        assert set(names) == {"model_index.json", "unet/config.json", "unet/big.bin"}
+        assert (tmp_path / "unet/config.json").read_bytes() == b"one/unet/config.json"
+        assert not (tmp_path / "unet/big.bin").exists()
+
+
+def other(settings: TaskSettings, **changes: object) -> ObjectStore:
+    return ObjectStore.from_settings(settings.model_copy(update=changes))
+
+
+# --- A server that misbehaves -------------------------------------------------------------------
+
+
+@contextmanager
+def flaky(behaviours: Sequence[str]) -> Iterator[tuple[ObjectStore, list[str]]]:
+    """A store whose server acts out one behaviour for each request; the last one repeats."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def act(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            behaviour = behaviours[min(len(seen), len(behaviours) - 1)]
+            seen.append(behaviour)
+            if behaviour == "reset":
+                self.close_connection = True
+                return
+            body = b"" if self.command in {"PUT", "HEAD"} else b"body"
+            self.send_response(200 if behaviour in {"ok", "cut"} else int(behaviour))
+            self.send_header("ETag", '"e"')
+            self.send_header("Content-Length", str(len(body) + 10 * (behaviour == "cut")))
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = behaviour == "cut"
+
+        do_GET = do_PUT = do_HEAD = act  # noqa: N815  # the base class looks for these names
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        settings = TaskSettings(
+            s3_endpoint=f"http://127.0.0.1:{server.server_address[1]}",
+            s3_access_key_id="key",
+            s3_secret_access_key=SecretStr("secret"),
+        )
+        try:
+            yield ObjectStore.from_settings(settings), seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without their pauses, which add up to many seconds."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize("trouble", ["500", "503", "reset"])
+def test_trouble_that_passes_is_not_seen(trouble: str) -> None:
+    with flaky([trouble, trouble, "ok"]) as (store, seen):
+        store.put("k", b"data", "text/plain")
+        assert seen == [trouble, trouble, "ok"]
+        assert store.get("k") == b"body"
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize("trouble", ["500", "503", "reset"])
+def test_trouble_that_stays_becomes_a_storage_error(trouble: str) -> None:
+    with flaky([trouble]) as (store, seen):
+        with pytest.raises(StorageError, match="outputs/k"):
+            store.put("outputs/k", b"data", "text/plain")
+        assert len(seen) == 5
+        with pytest.raises(StorageError):
+            store.ping()
+        assert len(seen) == 6  # a health check asks once
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_an_answer_that_breaks_off_becomes_a_storage_error() -> None:
+    with flaky(["cut"]) as (store, _):
+        with pytest.raises(StorageError):
+            store.get("k")
+        with pytest.raises(StorageError):
+            list(store.open("k").chunks)
+
+
+def test_a_refusal_is_not_repeated() -> None:
+    with flaky(["403"]) as (store, seen):
+        with pytest.raises(StorageError, match="403"):
+            store.get("k")
+        assert len(seen) == 1
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_nobody_there_is_a_storage_error() -> None:
+    settings = TaskSettings(
+        s3_endpoint="http://127.0.0.1:1",
+        s3_access_key_id="key",
+        s3_secret_access_key=SecretStr("secret"),
+    )
+    with pytest.raises(StorageError):
+        ObjectStore.from_settings(settings).get("k")
