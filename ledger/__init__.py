@@ -1,1 +1,4 @@
-"""Floor 0: money. Accounts, entries, offers, limits, holds and charges; knows no image, HTTP or queue."""
+"""Floor 0: money. Accounts, entries, offers, limits, holds, charges and refunds.
+
+It knows no image, HTTP or queue.
+"""

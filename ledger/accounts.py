@@ -1,7 +1,8 @@
-"""Gateways, orchestrators and the accounts they own: opening them, topping up, and reading balances.
+"""Gateways, orchestrators and the accounts they own: opening them, topping up, reading balances.
 
-Accounts per gateway: `available` and `held`; per orchestrator: `payable`; for the platform: `revenue`, `funding`, `payouts`.
-Postings are written by `ledger.journal` alone.
+Accounts per gateway: `available` and `held`; per orchestrator: `payable`; for the platform:
+`revenue` and `funding`. An owner's accounts are in one currency, the installation's. Postings are
+written by `ledger.journal`, `ledger.holds` and `ledger.refunds`, not here.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from ledger.errors import (
     UnknownGateway,
     UnknownOrchestrator,
 )
-from ledger.money import EXACT
+from ledger.money import EXACT, known_currency
+from ledger.money import amount as exact_amount
 from ledger.tables import Account, Entry, Gateway, Orchestrator, Posting
 
+_FEE_RATE_STEP = Decimal("0.000001")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # In id order of a new gateway: every statement that locks both takes `available` first.
 _GATEWAY_ACCOUNTS = ("available", "held")
@@ -45,14 +48,16 @@ def create_gateway(session: Session, name: str, currency: str) -> Gateway:
 
     Raises:
         InvalidName: The name is not 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.
+        InvalidAmount: The currency is unknown.
         NameTaken: A gateway has the name.
     """
-    row = session.scalar(
+    known_currency(currency)
+    row = session.scalars(
         insert(Gateway)
         .values(name=_checked(name))
         .on_conflict_do_nothing(index_elements=["name"])
         .returning(Gateway)
-    )
+    ).one_or_none()
     if row is None:
         raise NameTaken("a gateway", name)
     for kind in _GATEWAY_ACCOUNTS:
@@ -68,17 +73,20 @@ def create_orchestrator(
 
     Raises:
         InvalidName: The name is not 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.
-        InvalidAmount: The fee rate is not from 0 to 1 with at most 6 decimals.
+        InvalidAmount: The fee rate is not from 0 to 1 with at most 6 decimals, or the currency is
+            unknown.
         NameTaken: An orchestrator has the name.
     """
-    if not 0 <= fee_rate <= 1 or EXACT.remainder(fee_rate, Decimal("0.000001")) != 0:
+    known_currency(currency)
+    rate = exact_amount(fee_rate, field="fee_rate")
+    if not 0 <= rate <= 1 or EXACT.remainder(rate, _FEE_RATE_STEP):
         raise InvalidAmount("fee_rate", "must be from 0 to 1, with at most 6 decimals")
-    row = session.scalar(
+    row = session.scalars(
         insert(Orchestrator)
-        .values(name=_checked(name), fee_rate=fee_rate)
+        .values(name=_checked(name), fee_rate=rate)
         .on_conflict_do_nothing(index_elements=["name"])
         .returning(Orchestrator)
-    )
+    ).one_or_none()
     if row is None:
         raise NameTaken("an orchestrator", name)
     session.add(Account(kind="payable", orchestrator_id=row.id, currency=currency))
@@ -95,6 +103,11 @@ def _checked(name: str) -> str:
     return name
 
 
+def _can_be(name_or_id: UUID | str) -> bool:
+    """Tell whether somebody can have the name: PostgreSQL refuses to compare some texts at all."""
+    return isinstance(name_or_id, UUID) or _NAME.fullmatch(name_or_id) is not None
+
+
 def find_gateway(session: Session, name_or_id: UUID | str) -> Gateway:
     """Return a gateway by id or by name.
 
@@ -102,7 +115,7 @@ def find_gateway(session: Session, name_or_id: UUID | str) -> Gateway:
         UnknownGateway: There is none.
     """
     by = Gateway.id if isinstance(name_or_id, UUID) else Gateway.name
-    row = session.scalar(select(Gateway).where(by == name_or_id))
+    row = session.scalar(select(Gateway).where(by == name_or_id)) if _can_be(name_or_id) else None
     if row is None:
         raise UnknownGateway(name_or_id)
     return row
@@ -115,7 +128,8 @@ def find_orchestrator(session: Session, name_or_id: UUID | str) -> Orchestrator:
         UnknownOrchestrator: There is none.
     """
     by = Orchestrator.id if isinstance(name_or_id, UUID) else Orchestrator.name
-    row = session.scalar(select(Orchestrator).where(by == name_or_id))
+    found = select(Orchestrator).where(by == name_or_id)
+    row = session.scalar(found) if _can_be(name_or_id) else None
     if row is None:
         raise UnknownOrchestrator(name_or_id)
     return row
@@ -136,20 +150,26 @@ def top_up(session: Session, gateway_id: UUID, amount: Decimal, reference: str) 
     """Add funds to a gateway; the same reference again returns the entry it made before.
 
     Raises:
+        InvalidAmount: The amount is not above zero, or not exact to 18 decimals.
+        InvalidName: The reference is empty, too long or has unprintable characters.
         UnknownGateway: There is no such gateway.
-        InvalidAmount: The amount is not above zero.
         ReferenceReused: The reference was used with another amount or gateway.
     """
-    if amount <= 0:
+    exact = exact_amount(amount)
+    if exact <= 0:
         raise InvalidAmount("amount", "must be greater than zero")
-    account = session.scalar(
-        select(Account).where(Account.gateway_id == gateway_id, Account.kind == "available")
-    )
+    name = f"top-up:{journal.checked_reference(reference)}"
+    account = session.execute(
+        select(Account.id, Account.currency).where(
+            Account.gateway_id == gateway_id, Account.kind == "available"
+        )
+    ).one_or_none()
     if account is None:
         raise UnknownGateway(gateway_id)
     funding = platform_account(session, "funding", account.currency)
-    lines = {funding: -amount, account.id: amount}
-    return journal.post(session, "top_up", f"top-up:{reference}", account.currency, lines)
+    # copy_negate, because a minus sign rounds to 28 digits.
+    lines = {funding: exact.copy_negate(), account.id: exact}
+    return journal.post(session, "top_up", name, account.currency, lines)
 
 
 def balance(session: Session, gateway_id: UUID) -> Balance:
@@ -158,22 +178,32 @@ def balance(session: Session, gateway_id: UUID) -> Balance:
     Raises:
         UnknownGateway: There is no such gateway.
     """
-    rows = session.execute(
+    amounts: dict[str, Decimal] = {}
+    currency = ""
+    for account in session.execute(
         select(Account.kind, Account.balance, Account.currency).where(
             Account.gateway_id == gateway_id
         )
-    ).all()
-    if not rows:
+    ):
+        amounts[account.kind] = account.balance
+        currency = account.currency
+    if not amounts:
         raise UnknownGateway(gateway_id)
-    amounts = {kind: amount for kind, amount, _ in rows}
-    return Balance(amounts["available"], amounts["held"], rows[0].currency)
+    return Balance(amounts["available"], amounts["held"], currency)
 
 
 def owed(session: Session, orchestrator_id: UUID) -> Decimal:
-    """Return what an orchestrator has earned and has not been paid yet."""
-    total = session.scalar(
-        select(func.sum(Posting.amount))
-        .join(Account, Account.id == Posting.account_id)
-        .where(Account.orchestrator_id == orchestrator_id, Account.kind == "payable")
+    """Return what an orchestrator has earned and has not been paid yet.
+
+    Raises:
+        UnknownOrchestrator: There is no such orchestrator.
+    """
+    account = session.scalar(
+        select(Account.id).where(
+            Account.orchestrator_id == orchestrator_id, Account.kind == "payable"
+        )
     )
-    return total or Decimal(0)
+    if account is None:
+        raise UnknownOrchestrator(orchestrator_id)
+    total = select(func.coalesce(func.sum(Posting.amount), Decimal(0)))
+    return session.scalars(total.where(Posting.account_id == account)).one()

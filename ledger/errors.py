@@ -2,7 +2,7 @@
 
     LedgerError
     |-- InvalidAmount           a number that is not an exact, finite amount of 18 decimals
-    |-- InvalidName             a name that cannot be used
+    |-- InvalidName             a name or reference that cannot be used
     |-- NameTaken               a gateway or orchestrator of that name exists
     |-- UnknownGateway
     |-- UnknownOrchestrator
@@ -13,6 +13,7 @@
     |   `-- InsufficientFunds   the balance does not cover the amount
     |-- ReferenceReused         a reference seen before, with other facts
     |-- UnknownHold
+    |-- UnknownCharge           nothing was charged for the hold
     `-- HoldAlreadyResolved     a hold is captured, voided or expired once
 
 The classes carry facts. HTTP statuses belong to the floors above.
@@ -46,7 +47,7 @@ class InvalidAmount(LedgerError):
 
 
 class InvalidName(LedgerError):
-    """Raised when a gateway or orchestrator name is empty, too long or has odd characters."""
+    """Raised when a name, reference or scope is empty, too long or has odd characters."""
 
     code = "invalid_name"
 
@@ -142,13 +143,16 @@ class InsufficientFunds(Refused):
     code = "insufficient_funds"
 
     def __init__(self, needed: Decimal, available: Decimal, currency: str) -> None:
+        # Imported here, because money raises these errors.
+        from ledger.money import EXACT, plain
+
         self.needed = needed
         self.available = available
-        self.missing = needed - available
+        self.missing = EXACT.subtract(needed, available)
         self.currency = currency
         super().__init__(
-            f"The amount is {needed:f} {currency} and {available:f} {currency} is available; "
-            f"top up at least {self.missing:f} {currency}."
+            f"The amount is {plain(needed)} {currency} and {plain(available)} {currency} is "
+            f"available; top up at least {plain(self.missing)} {currency}."
         )
 
 
@@ -173,6 +177,16 @@ class UnknownHold(LedgerError):
     def __init__(self, hold_id: UUID) -> None:
         self.hold_id = hold_id
         super().__init__(f"There is no hold {hold_id}.")
+
+
+class UnknownCharge(LedgerError):
+    """Raised when a refund names a hold for which nothing was charged."""
+
+    code = "unknown_charge"
+
+    def __init__(self, hold_id: UUID) -> None:
+        self.hold_id = hold_id
+        super().__init__(f"Nothing was charged for hold {hold_id}.")
 
 
 class HoldAlreadyResolved(LedgerError):

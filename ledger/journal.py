@@ -1,7 +1,8 @@
 """The journal's general writer: one balanced entry with its postings.
 
-Holds and captures write their entries in the statements that decide them (`ledger.holds`); everything else comes through here.
-The database checks the balance, keeps the gateways' balances, and refuses every later change.
+Holds, captures and refunds write their entries in the statements that decide them (`ledger.holds`,
+`ledger.refunds`); everything else comes through here. The database checks the entry, keeps the
+gateways' balances, and refuses every later change.
 """
 
 from __future__ import annotations
@@ -9,50 +10,71 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from sqlalchemy import insert, select
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from ledger.errors import ReferenceReused
+from ledger.errors import InvalidName, ReferenceReused
 from ledger.tables import Entry, Posting
+
+_MAX_REFERENCE = 200
+
+# One statement, because the database looks at an entry and its lines when the statement ends.
+_POST = text("""
+WITH entry AS (
+    INSERT INTO entries (kind, reference, currency) VALUES (:kind, :reference, :currency)
+    ON CONFLICT (reference) DO NOTHING
+    RETURNING *
+), posting AS (
+    INSERT INTO postings (entry_id, account_id, amount)
+    SELECT entry.id, line.account_id, line.amount
+      FROM entry, unnest(CAST(:accounts AS bigint[]), CAST(:amounts AS numeric[]))
+                  AS line (account_id, amount)
+)
+SELECT * FROM entry
+""")
+
+
+def checked_reference(reference: str) -> str:
+    """Return a caller's reference when it can be kept.
+
+    Raises:
+        InvalidName: It is not 1 to 200 printable characters.
+    """
+    if not (1 <= len(reference) <= _MAX_REFERENCE and reference.isprintable()):
+        raise InvalidName(f"reference: must be 1 to {_MAX_REFERENCE} printable characters.")
+    return reference
 
 
 def post(
     session: Session, kind: str, reference: str, currency: str, lines: Mapping[int, Decimal]
 ) -> Entry:
-    """Write an entry whose `lines` (account id to signed amount) add up to zero, once per reference.
+    """Write an entry with `lines` (account id to signed amount) that add up to zero.
 
     The same reference with the same facts returns the entry written before.
 
     Raises:
         ReferenceReused: The reference belongs to an entry with other facts.
-        sqlalchemy.exc.IntegrityError: The lines do not balance, or a gateway's balance would be below zero.
+        sqlalchemy.exc.IntegrityError: The lines do not balance, are not what the kind of entry
+            posts, or would take a gateway's balance below zero.
     """
-    entry = session.scalar(
-        upsert(Entry)
-        .values(kind=kind, reference=reference, currency=currency)
-        .on_conflict_do_nothing(index_elements=["reference"])
-        .returning(Entry)
-    )
-    if entry is None:
-        return _earlier(session, kind, reference, currency, lines)
-    rows = [
-        {"entry_id": entry.id, "account_id": account, "amount": amount}
-        for account, amount in lines.items()
-    ]
-    # One statement for all lines: the database checks that each statement balances.
-    session.execute(insert(Posting).values(rows))
-    return entry
-
-
-def _earlier(
-    session: Session, kind: str, reference: str, currency: str, lines: Mapping[int, Decimal]
-) -> Entry:
-    entry = session.scalars(select(Entry).where(Entry.reference == reference)).one()
+    entry: Entry | None = session.scalars(
+        select(Entry).from_statement(_POST),
+        {
+            "kind": kind,
+            "reference": reference,
+            "currency": currency,
+            "accounts": list(lines.keys()),
+            "amounts": list(lines.values()),
+        },
+    ).one_or_none()
+    if entry is not None:
+        return entry
+    # The statement waited for whoever wrote the reference first, so the entry can be seen now.
+    earlier = session.scalars(select(Entry).where(Entry.reference == reference)).one()
     posted = session.execute(
-        select(Posting.account_id, Posting.amount).where(Posting.entry_id == entry.id)
+        select(Posting.account_id, Posting.amount).where(Posting.entry_id == earlier.id)
     )
-    same = (entry.kind, entry.currency) == (kind, currency)
-    if not same or {account: amount for account, amount in posted} != dict(lines):
+    same = (earlier.kind, earlier.currency) == (kind, currency)
+    if not same or {row.account_id: row.amount for row in posted} != dict(lines):
         raise ReferenceReused(reference)
-    return entry
+    return earlier

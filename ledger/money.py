@@ -1,24 +1,33 @@
 """Exact money, pure: amounts, unit prices, and the one rounding rule.
 
-Every currency has 18 decimals. Amounts are `Decimal` values that fit `NUMERIC(38,18)`; prices are exact fractions.
-Nothing here uses the default decimal context, which would round at 28 digits without a word.
+Every currency has 18 decimals. Amounts are `Decimal` values that fit `NUMERIC(38,18)`; prices are
+exact fractions. Nothing here uses the default decimal context, which would round at 28 digits
+without a word: not even for a minus sign.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
 
 from ledger.errors import InvalidAmount
 
 CURRENCIES = ("USD", "ETH")
 DECIMALS = 18
-QUANTUM = Decimal(1).scaleb(-DECIMALS)
-MAX_AMOUNT = Decimal(10) ** 20 - QUANTUM  # what NUMERIC(38,18) holds
+MAX_UNITS = 2**63 - 1  # what BIGINT holds
 
 # Enough digits for every sum of amounts, and an error instead of a silent rounding.
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])
+
+QUANTUM = Decimal(1).scaleb(-DECIMALS)
+_MAX_QUANTA = 10**38 - 1
+MAX_AMOUNT = Decimal(_MAX_QUANTA).scaleb(-DECIMALS, EXACT)  # what NUMERIC(38,18) holds
+
+# Decimal reads more than a person means: "1_000", "NaN", and the digits of every script.
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_SHOWN = 40  # characters of a bad number that an error repeats
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class UnitPrice:
         return Fraction(self.price_per_unit) / self.pixels_per_unit
 
     def __str__(self) -> str:
-        """Return the price as a person reads it: `0.0000000190734840 USD per pixel`."""
+        """Return the price as a person reads it: `0.000000019073484 USD per pixel`."""
         per = "pixel" if self.pixels_per_unit == 1 else f"{self.pixels_per_unit} pixels"
         return f"{plain(self.price_per_unit)} {self.currency} per {per}"
 
@@ -46,7 +55,7 @@ def unit_price(
     """Build a price from what a caller sent.
 
     Raises:
-        InvalidAmount: The price is not above zero, not exact to 18 decimals, the pixels are not a
+        InvalidAmount: The price is not above zero or not exact to 18 decimals, the pixels are not a
             whole number from 1 to 10**18, or the currency is unknown.
     """
     price = amount(price_per_unit, field="price_per_unit")
@@ -58,42 +67,53 @@ def unit_price(
         or not 1 <= pixels_per_unit <= 10**18
     ):
         raise InvalidAmount("pixels_per_unit", "must be a whole number from 1 to 10**18")
-    if currency not in CURRENCIES:
+    return UnitPrice(price, pixels_per_unit, known_currency(currency))
+
+
+def known_currency(value: object) -> str:
+    """Return a currency that books can be kept in.
+
+    Raises:
+        InvalidAmount: It is none of them.
+    """
+    if value not in CURRENCIES:
         raise InvalidAmount("currency", f"must be one of {', '.join(CURRENCIES)}")
-    return UnitPrice(price, pixels_per_unit, str(currency))
+    return str(value)
 
 
 def amount(value: object, *, field: str = "amount") -> Decimal:
     """Read an exact amount from a decimal string, an integer or a Decimal; never from a float.
 
     Raises:
-        InvalidAmount: It is no finite number, or does not fit 20 digits before and 18 after the point.
+        InvalidAmount: It is no finite number, or does not fit 20 digits before and 18 after the
+            point.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise InvalidAmount(field, 'must be a decimal number, as a string such as "0.02"')
     try:
-        number = Decimal(value.strip() if isinstance(value, str) else value)
-        if not number.is_finite():
-            raise InvalidAmount(field, "must be a finite number")
-        exact = EXACT.quantize(number, QUANTUM)
+        exact = EXACT.quantize(_number(value, field), QUANTUM)
     except Inexact:
         raise InvalidAmount(field, f"has more than {DECIMALS} decimals") from None
     except InvalidOperation:
-        raise InvalidAmount(field, _why_not_a_number(value)) from None
-    except DecimalException:
         raise InvalidAmount(field, "is out of range") from None
-    if abs(exact) > MAX_AMOUNT:
+    if exact.copy_abs() > MAX_AMOUNT:
         raise InvalidAmount(field, "is out of range")
     return exact
 
 
-def _why_not_a_number(value: str | int | Decimal) -> str:
-    """Tell a number too large to quantize from text that is no number."""
-    try:
-        Decimal(value)
-    except InvalidOperation:
-        return f"{value!r} is not a decimal number"
-    return "is out of range"
+def _number(value: object, field: str) -> Decimal:
+    """Return the number that a value is or says, whatever its size.
+
+    Raises:
+        InvalidAmount: It is no finite decimal number.
+        decimal.InvalidOperation: Its exponent is beyond all bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise InvalidAmount(field, 'must be a decimal number, as a string such as "0.02"')
+    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+        raise InvalidAmount(field, f"{value[:_SHOWN]!r} is not a decimal number")
+    number = Decimal(value)
+    if not number.is_finite():
+        raise InvalidAmount(field, "must be a finite number")
+    return number
 
 
 def charge(units: int, price: UnitPrice) -> Decimal:
@@ -102,16 +122,15 @@ def charge(units: int, price: UnitPrice) -> Decimal:
     This is the only rounding of money, and it happens only when `pixels_per_unit` does not divide.
 
     Raises:
-        InvalidAmount: The units are negative, or the amount is out of range.
+        InvalidAmount: The units are negative, or units or amount are out of range.
     """
-    if units < 0:
-        raise InvalidAmount("units", "must not be negative")
+    if not 0 <= units <= MAX_UNITS:
+        raise InvalidAmount("units", f"must be a whole number from 0 to {MAX_UNITS}")
     quanta = price.fraction * units * 10**DECIMALS
     rounded_up = -(-quanta.numerator // quanta.denominator)
-    total = EXACT.scaleb(Decimal(rounded_up), -DECIMALS)
-    if total > MAX_AMOUNT:
+    if rounded_up > _MAX_QUANTA:
         raise InvalidAmount("amount", "is out of range")
-    return EXACT.quantize(total, QUANTUM)
+    return _from_quanta(rounded_up)
 
 
 def split_fee(total: Decimal, fee_rate: Decimal) -> tuple[Decimal, Decimal]:
@@ -119,9 +138,33 @@ def split_fee(total: Decimal, fee_rate: Decimal) -> tuple[Decimal, Decimal]:
 
     The fee is rounded down, so what a division leaves over goes to the orchestrator.
     """
-    quanta = Fraction(total) * Fraction(fee_rate) * 10**DECIMALS
-    fee = EXACT.quantize(EXACT.scaleb(Decimal(quanta.numerator // quanta.denominator), -DECIMALS), QUANTUM)
+    fee = _rounded_down(Fraction(total) * Fraction(fee_rate))
     return fee, EXACT.subtract(total, fee)
+
+
+def split_refund(
+    total: Decimal, fee: Decimal, refunded: Decimal, part: Decimal
+) -> tuple[Decimal, Decimal]:
+    """Split a part of a charge as the charge was split: (platform fee, orchestrator payment).
+
+    The fee is the one on all that is `refunded` with this part, less the one on what was before.
+    So refunds in any parts that add up to the total give back exactly the fee that was taken.
+    """
+    before = Fraction(refunded)
+    share = Fraction(fee) / Fraction(total)
+    fee_part = EXACT.subtract(
+        _rounded_down(share * (before + Fraction(part))), _rounded_down(share * before)
+    )
+    return fee_part, EXACT.subtract(part, fee_part)
+
+
+def _rounded_down(value: Fraction) -> Decimal:
+    quanta = value * 10**DECIMALS
+    return _from_quanta(quanta.numerator // quanta.denominator)
+
+
+def _from_quanta(quanta: int) -> Decimal:
+    return Decimal(quanta).scaleb(-DECIMALS, EXACT)
 
 
 def plain(value: Decimal) -> str:
@@ -129,4 +172,4 @@ def plain(value: Decimal) -> str:
     text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
-    return "0" if text in ("-0", "") else text
+    return "0" if text == "-0" else text

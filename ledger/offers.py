@@ -13,9 +13,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from ledger.errors import CurrencyMismatch
+from ledger.errors import CurrencyMismatch, UnknownOrchestrator
 from ledger.money import UnitPrice, charge
-from ledger.tables import Offer, Orchestrator
+from ledger.tables import Account, Offer, Orchestrator
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Capability:
 
 @dataclass(frozen=True)
 class LiveOffer:
-    """An offer that holds now, with its orchestrator's name and the platform's share."""
+    """An offer that holds now, with its orchestrator's name."""
 
     id: int
     orchestrator_id: UUID
@@ -62,21 +62,29 @@ def publish(
     """Offer a capability at a price, now or from a time on.
 
     Raises:
-        CurrencyMismatch: The price is not in the settlement currency.
+        UnknownOrchestrator: There is no such orchestrator.
+        CurrencyMismatch: The price is not in the settlement currency, or not in the one that the
+            orchestrator is paid in.
     """
-    if price.currency != settlement_currency:
-        raise CurrencyMismatch(price.currency, settlement_currency)
+    paid_in = session.scalar(
+        select(Account.currency).where(
+            Account.orchestrator_id == orchestrator_id, Account.kind == "payable"
+        )
+    )
+    if paid_in is None:
+        raise UnknownOrchestrator(orchestrator_id)
+    for currency in (settlement_currency, paid_in):
+        if price.currency != currency:
+            raise CurrencyMismatch(price.currency, currency)
     return _add(session, orchestrator_id, capability, price, valid_from, withdrawn=False)
 
 
 def withdraw(session: Session, offer: LiveOffer) -> Offer:
     """Stop offering: a row that says so supersedes the offer."""
-    return _add(
-        session, offer.orchestrator_id, offer.capability, offer.price, None, withdrawn=True
-    )
+    return _add(session, offer.orchestrator_id, offer.capability, offer.price, None, withdrawn=True)
 
 
-def _add(  # noqa: PLR0913  the columns of a row
+def _add(
     session: Session,
     orchestrator_id: UUID,
     capability: Capability,
@@ -138,5 +146,9 @@ def live_for(session: Session, capability: Capability) -> list[LiveOffer]:
 
 
 def quote(offer: LiveOffer, units: int) -> Quote:
-    """Price `units` by an offer: exact, rounded up once if at all."""
+    """Price `units` by an offer: exact, rounded up once if at all.
+
+    Raises:
+        InvalidAmount: The units are negative, or units or amount are out of range.
+    """
     return Quote(offer, units, charge(units, offer.price))

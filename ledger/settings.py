@@ -18,5 +18,5 @@ class LedgerSettings(BaseSettings):
         "USD",
         validation_alias="PIXELTOLL_SETTLEMENT_CURRENCY",
         pattern="^(USD|ETH)$",
-        description="The one currency that balances are kept in. Chosen once, before the first job.",
+        description="The one currency of all balances. Chosen once, before the first job.",
     )

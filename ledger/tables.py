@@ -1,4 +1,7 @@
-"""The rows of the books. What may be written, and what may never change, is enforced by the database (migration 0001)."""
+"""The rows of the books.
+
+What may be written, and what may never change, is enforced by the database (migration 0001).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
-    FetchedValue,
     ForeignKey,
     Identity,
     Index,
@@ -19,7 +21,6 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ledger.db import Base
@@ -30,7 +31,7 @@ _NOW = func.now()
 
 
 def _uuid_key() -> Mapped[UUID]:
-    return mapped_column(PgUUID, primary_key=True, server_default=text("gen_random_uuid()"))
+    return mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
 
 
 def _big_key() -> Mapped[int]:
@@ -64,12 +65,18 @@ class Orchestrator(Base):
 
 
 class Account(Base):
-    """One account. Only gateway accounts carry a `balance`; the others are sums of their postings."""
+    """One account. Only gateway accounts carry a `balance`; the others are sums of postings."""
 
     __tablename__ = "accounts"
     __table_args__ = (
-        UniqueConstraint(
-            "kind", "gateway_id", "orchestrator_id", "currency", postgresql_nulls_not_distinct=True
+        UniqueConstraint("gateway_id", "kind"),
+        UniqueConstraint("orchestrator_id", "kind"),
+        Index(
+            "uq_accounts_kind_currency",
+            "kind",
+            "currency",
+            unique=True,
+            postgresql_where=text("gateway_id IS NULL AND orchestrator_id IS NULL"),
         ),
         CheckConstraint("balance >= 0", name="balance_not_negative"),
     )
@@ -84,11 +91,14 @@ class Account(Base):
 
 
 class Offer(Base):
-    """An orchestrator's price for a capability from a time on. Never edited: a later row supersedes it."""
+    """An orchestrator's price for a capability from a time on.
+
+    Never edited: a later row supersedes it.
+    """
 
     __tablename__ = "offers"
     __table_args__ = (
-        CheckConstraint("price_per_unit > 0", name="price_above_zero"),
+        CheckConstraint("price_per_unit > 0 AND price_per_unit < 'NaN'", name="price_above_zero"),
         CheckConstraint("pixels_per_unit > 0", name="pixels_above_zero"),
         Index(
             "ix_offers_capability",
@@ -125,9 +135,7 @@ class PriceLimit(Base):
 
     __tablename__ = "price_limits"
     __table_args__ = (
-        UniqueConstraint(
-            "gateway_id", "pipeline", "model_id", postgresql_nulls_not_distinct=True
-        ),
+        UniqueConstraint("gateway_id", "pipeline", "model_id", postgresql_nulls_not_distinct=True),
     )
 
     id: Mapped[int] = _big_key()
@@ -141,7 +149,7 @@ class PriceLimit(Base):
 
 
 class Hold(Base):
-    """Funds reserved for one job: what was quoted, and the limit that allowed it.
+    """Funds reserved for one job: what was quoted, the limit that allowed it, the platform's share.
 
     `state` follows the entry that resolves the hold; only the database writes it.
     """
@@ -164,6 +172,7 @@ class Hold(Base):
     pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
     limit_price_per_unit: Mapped[Decimal | None] = mapped_column(AMOUNT)
     limit_pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
+    fee_rate: Mapped[Decimal] = mapped_column(Numeric(7, 6))
     currency: Mapped[str]
     amount: Mapped[Decimal] = mapped_column(AMOUNT)
     state: Mapped[str] = mapped_column(server_default=text("'open'"))
@@ -202,8 +211,6 @@ class Entry(Base):
     currency: Mapped[str]
     hold_id: Mapped[UUID | None] = mapped_column(ForeignKey("holds.id"))
     created_at: Mapped[datetime] = _created()
-    # The transaction that wrote the entry: only it may add postings. Stamped by the database.
-    created_xact: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
 
 
 class Posting(Base):
@@ -211,18 +218,22 @@ class Posting(Base):
 
     __tablename__ = "postings"
     __table_args__ = (
+        UniqueConstraint("entry_id", "account_id"),
         CheckConstraint("amount <> 0", name="amount_not_zero"),
         Index("ix_postings_account_id_id", "account_id", "id"),
     )
 
     id: Mapped[int] = _big_key()
-    entry_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    entry_id: Mapped[int] = mapped_column(BigInteger)
     account_id: Mapped[int] = mapped_column(BigInteger)
     amount: Mapped[Decimal] = mapped_column(AMOUNT)
 
 
 class Charge(Base):
-    """What one job cost: the captured part of its hold, and how it was split."""
+    """What one job cost: the captured part of its hold, and how it was split.
+
+    `refunded` follows the charge's refunds; only the database writes it.
+    """
 
     __tablename__ = "charges"
     __table_args__ = (
@@ -241,6 +252,20 @@ class Charge(Base):
     price_per_unit: Mapped[Decimal] = mapped_column(AMOUNT)
     pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
+    amount: Mapped[Decimal] = mapped_column(AMOUNT)
+    platform_fee: Mapped[Decimal] = mapped_column(AMOUNT)
+    orchestrator_payment: Mapped[Decimal] = mapped_column(AMOUNT)
+    refunded: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    created_at: Mapped[datetime] = _created()
+
+
+class Refund(Base):
+    """A part of a charge that was given back, split as the charge was."""
+
+    __tablename__ = "refunds"
+
+    entry_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("entries.id"), primary_key=True)
+    hold_id: Mapped[UUID] = mapped_column(ForeignKey("charges.hold_id"), index=True)
     amount: Mapped[Decimal] = mapped_column(AMOUNT)
     platform_fee: Mapped[Decimal] = mapped_column(AMOUNT)
     orchestrator_payment: Mapped[Decimal] = mapped_column(AMOUNT)

@@ -1,4 +1,7 @@
-"""Alembic's entry: one transaction for each migration, one migrator at a time, never a long wait for a lock."""
+"""Alembic's entry: one transaction for each migration, one migrator at a time.
+
+A migration waits for no lock longer than a few seconds: what queues up behind it would wait too.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,23 @@ from sqlalchemy import Connection, text
 
 import api.tables
 import ledger.tables
-import tasks.tables  # noqa: F401  the three floors fill one metadata
+import tasks.tables
 from ledger.db import Base, make_engine
 from ledger.settings import LedgerSettings
+
+# The three floors fill one metadata when they are imported.
+_FLOORS = (ledger.tables, tasks.tables, api.tables)
 
 # Any number, the same in every process that migrates.
 _ADVISORY_LOCK = 7_300_001
 
 
 def _run(connection: Connection) -> None:
-    connection.execute(text("SET lock_timeout = '4s'"))
+    # Another migrator is waited for as long as it takes; building an index may take long, too.
+    connection.execute(text("SET lock_timeout = 0"))
+    connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
+    connection.execute(text("SET lock_timeout = '4s'"))
     connection.commit()
     try:
         context.configure(
@@ -41,6 +50,8 @@ def _url() -> str:
 
 
 engine = make_engine(_url())
-with engine.connect() as connection:
-    _run(connection)
-engine.dispose()
+try:
+    with engine.connect() as connection:
+        _run(connection)
+finally:
+    engine.dispose()
