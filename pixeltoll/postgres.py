@@ -17,7 +17,8 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from pixeltoll.embedded import NotInstalled, PreparationFailed, Server, package_dir
+from pixeltoll.embedded import Server, package_dir
+from pixeltoll.errors import NotInstalled, PreparationFailed
 from pixeltoll.settings import child_environment
 from pixeltoll.supervisor import Account, Child
 

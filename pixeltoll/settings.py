@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -20,6 +21,16 @@ class UpSettings(BaseSettings):
     s3_bucket: str = Field("pixeltoll", description="Bucket of inputs and outputs.")
     s3_access_key_id: str = Field("", description="Access key of a given S3 server.")
     s3_secret_access_key: str = Field("", description="Secret of that access key.")
+    admin_key: str = Field(
+        "",
+        validation_alias="PIXELTOLL_ADMIN_KEY",
+        description="Key of the admin routes; empty means one that is made and kept.",
+    )
+    model_cache: Path | None = Field(
+        None,
+        validation_alias="PIXELTOLL_MODEL_CACHE",
+        description="Where models from s3:// sources are kept, if not in the data folder.",
+    )
     catalog: Path | None = Field(
         None,
         validation_alias="PIXELTOLL_CATALOG",
@@ -30,3 +41,8 @@ class UpSettings(BaseSettings):
 def child_environment(**extra: str) -> dict[str, str]:
     """Return this process's environment with `extra` on top, for a child to run in."""
     return {**os.environ, **extra}
+
+
+def adopt(environment: Mapping[str, str]) -> None:
+    """Make these variables this process's own, for settings that are read later."""
+    os.environ.update(environment)

@@ -16,26 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixeltoll.errors import StartFailed
+
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
-_LOG_TAIL_LINES = 15
 # A child that ran this long was healthy: its next crash is a first one again.
 _HEALTHY_AFTER_S = 60.0
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-class StartFailed(Exception):
-    """Raised when a child exits, or does not get ready, while it is being started."""
-
-    def __init__(self, name: str, reason: str, log: Path) -> None:
-        self.name = name
-        self.reason = reason
-        self.log = log
-        super().__init__(
-            f"{name} did not start: {reason}. Its log, {log}, ends with:\n{_tail(log)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -225,8 +214,3 @@ def _how_it_ended(returncode: int) -> str:
     if returncode < 0:
         return f"killed by {signal.Signals(-returncode).name}"
     return f"exit status {returncode}"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-_LOG_TAIL_LINES:])

@@ -1,0 +1,184 @@
+"""Two jobs through a running stack, as a client sees them; then what they cost, as the books say.
+
+Whatever is not as it should be ends the demo with an error: a job, or a sum by its last decimal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger import accounts, db, reports
+from ledger.money import EXACT, plain, unit_price
+from pixeltoll.bootstrap import DEMO
+from pixeltoll.console import say
+from pixeltoll.errors import DemoFailed
+from pixeltoll.stack import Stack
+
+_FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
+_JOB_TIMEOUT_S = 180.0
+_POLL_S = 0.1
+_TEXT_TO_IMAGE = {
+    "pipeline": "text-to-image",
+    "model_id": "pixeltoll/demo-sd",
+    "prompt": "a lighthouse above a quiet sea, oil on canvas",
+    "width": 256,
+    "height": 256,
+    "num_images_per_prompt": 2,
+    "seed": 7,
+}
+_IMAGE_TO_IMAGE = {
+    "pipeline": "image-to-image",
+    "model_id": "pixeltoll/demo-pix2pix",
+    "prompt": "make it evening",
+    "seed": 7,
+}
+
+
+@dataclass(frozen=True)
+class _Books:
+    """What the ledger says at one moment."""
+
+    gateway: Decimal
+    held: Decimal
+    orchestrator: Decimal
+
+
+def run(stack: Stack, output: Path) -> None:
+    """Run the two jobs, save their pictures, and show and check the sums.
+
+    Raises:
+        DemoFailed: A job did not end well, or a sum is off.
+    """
+    connection = stack.connection
+    output.mkdir(parents=True, exist_ok=True)
+    engine = db.make_engine(connection.database_url, pool_size=1)
+    sessions = db.session_factory(engine)
+    before = _books(sessions)
+    with httpx.Client(
+        base_url=connection.url,
+        headers={"Authorization": f"Bearer {connection.api_key}"},
+        timeout=30.0,
+    ) as client:
+        first = _finish(stack, client, _submit(client, json=_TEXT_TO_IMAGE))
+        pictures = _save(client, first, output)
+        upload = {"image": (pictures[0].name, pictures[0].read_bytes(), "image/png")}
+        second = _finish(stack, client, _submit(client, data=_IMAGE_TO_IMAGE, files=upload))
+        _save(client, second, output)
+    after = _books(sessions)
+    for job in (first, second):
+        _show_job(job)
+    _show_books(before, after, [first, second])
+    _show_trial_balance(sessions)
+    engine.dispose()
+
+
+def _submit(client: httpx.Client, **body: Any) -> dict[str, Any]:  # noqa: ANN401  httpx's own
+    return _checked(client.post("/v1/jobs", **body))
+
+
+def _checked(answer: httpx.Response) -> dict[str, Any]:
+    facts: dict[str, Any] = answer.json()
+    if answer.is_error:
+        message = f"{answer.request.method} {answer.request.url.path}: {facts.get('detail', facts)}"
+        raise DemoFailed(message)
+    return facts
+
+
+def _finish(stack: Stack, client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Follow a job to its end and return it."""
+    give_up_at = time.monotonic() + _JOB_TIMEOUT_S
+    with Progress(
+        TextColumn("{task.fields[pipeline]:<15} {task.fields[state]:<10}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    ) as bars:
+        bar = bars.add_task("", total=1.0, pipeline=job["pipeline"], state=job["state"])
+        while job["state"] not in _FINAL:
+            if time.monotonic() > give_up_at:
+                message = f"Job {job['id']} is still {job['state']} after {_JOB_TIMEOUT_S:g} s."
+                raise DemoFailed(message)
+            time.sleep(_POLL_S)
+            stack.tend()
+            job = _checked(client.get(f"/v1/jobs/{job['id']}"))
+            bars.update(bar, completed=job["progress"], state=job["state"])
+    if job["state"] != "succeeded":
+        message = f"Job {job['id']} {job['state']}: {job['error']}"
+        raise DemoFailed(message)
+    return job
+
+
+def _save(client: httpx.Client, job: dict[str, Any], output: Path) -> list[Path]:
+    saved = []
+    for picture in job["outputs"]:
+        path = output / f"{job['pipeline']}-{picture['seed']}.png"
+        path.write_bytes(client.get(picture["url"]).raise_for_status().content)
+        say(f"saved {path} ({picture['width']} x {picture['height']}, seed {picture['seed']})")
+        saved.append(path)
+    return saved
+
+
+def _books(sessions: sessionmaker[Session]) -> _Books:
+    with sessions.begin() as session:
+        balance = accounts.balance(session, accounts.find_gateway(session, DEMO).id)
+        owed = accounts.owed(session, accounts.find_orchestrator(session, DEMO).id)
+    return _Books(balance.available, balance.held, owed)
+
+
+def _show_job(job: dict[str, Any]) -> None:
+    price = unit_price(job["price_per_unit"], job["pixels_per_unit"], job["currency"])
+    say(f"""
+{job["pipeline"]} with {job["model_id"]}
+  units            {job["units"]} pixels
+  price            {price}
+  amount           {job["amount"]} {job["currency"]}""")
+    if Fraction(job["amount"]) != job["units"] * price.fraction:
+        message = f"{job['units']} pixels at {price} are not {job['amount']}."
+        raise DemoFailed(message)
+
+
+def _show_books(before: _Books, after: _Books, jobs: list[dict[str, Any]]) -> None:
+    spent = EXACT.subtract(before.gateway, after.gateway)
+    earned = EXACT.subtract(after.orchestrator, before.orchestrator)
+    say(f"""
+gateway {DEMO}
+  balance before   {plain(before.gateway)}
+  balance after    {plain(after.gateway)}
+  spent            {plain(spent)}
+orchestrator {DEMO}
+  earned           {plain(earned)}
+  platform's fee   {plain(EXACT.subtract(spent, earned))}""")
+    if spent != _sum(Decimal(job["amount"]) for job in jobs) or after.held != before.held:
+        message = "The gateway's balance did not fall by exactly the two amounts."
+        raise DemoFailed(message)
+    if not 0 < earned <= spent:
+        message = "The orchestrator did not earn its part of the two amounts."
+        raise DemoFailed(message)
+
+
+def _show_trial_balance(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        rows = reports.rows(session, "trial-balance")
+    say("\ntrial balance")
+    for row in rows:
+        say(f"  {row['account']:<15}  {plain(row['balance'])} {row['currency']}")
+    total = _sum(row["balance"] for row in rows)
+    say(f"  {'sum':<15}  {plain(total)}")
+    if total != 0:
+        message = f"The trial balance is {total}, not zero."
+        raise DemoFailed(message)
+
+
+def _sum(amounts: Iterable[Decimal]) -> Decimal:
+    return reduce(EXACT.add, amounts, Decimal(0))

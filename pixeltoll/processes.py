@@ -1,0 +1,110 @@
+"""Our own processes as children: the API, the scheduler, a worker, Flower; when each is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from pixeltoll.supervisor import Child
+from tasks.tables import Worker
+
+_API_GRACE_S = 10
+LOOPBACK = "127.0.0.1"
+
+
+def gunicorn(bind: str, *, workers: int, threads: int) -> tuple[str, ...]:
+    """Return the command that serves the API.
+
+    Threads, because a request that waits for its job to end holds one and does nothing with it.
+    """
+    return (
+        *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", bind),
+        *("--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads)),
+        *("--keep-alive", "75", "--graceful-timeout", str(_API_GRACE_S), "--no-control-socket"),
+    )
+
+
+def api(env: Mapping[str, str], cwd: Path, socket_fd: int, port: int) -> Child:
+    """The API on a socket that is already bound.
+
+    The supervisor keeps the socket, so that while the API is restarted its clients wait instead of
+    being refused.
+    """
+    return Child(
+        name="api",
+        argv=gunicorn(f"fd://{socket_fd}", workers=2, threads=8),
+        env=env,
+        ready=lambda: _is_healthy(port),
+        cwd=cwd,
+        pass_fds=(socket_fd,),
+        grace_s=_API_GRACE_S + 5,
+    )
+
+
+def scheduler(env: Mapping[str, str], cwd: Path) -> Child:
+    """The sweeper, which is ready as soon as it runs."""
+    return Child("scheduler", command("scheduler"), env, ready=lambda: True, cwd=cwd)
+
+
+def worker(
+    env: Mapping[str, str], cwd: Path, orchestrator: str, sessions: sessionmaker[Session]
+) -> Child:
+    """A worker for all offers of an orchestrator; ready when its first heartbeat is heard."""
+    with sessions.begin() as session:
+        asked_at = session.scalars(select(func.now())).one()
+
+    def has_a_heartbeat() -> bool:
+        try:
+            with sessions.begin() as session:
+                found = session.scalar(select(Worker.id).where(Worker.heartbeat_at > asked_at))
+        except SQLAlchemyError:
+            return False
+        return found is not None
+
+    return Child(
+        name="worker",
+        argv=command("worker", "--orchestrator", orchestrator),
+        env=env,
+        ready=has_a_heartbeat,
+        cwd=cwd,
+        # Importing torch takes long on a busy machine.
+        start_timeout_s=180.0,
+        # It ends the batch that it is at; what takes longer is another worker's, by its lease.
+        grace_s=20.0,
+    )
+
+
+def flower(env: Mapping[str, str], cwd: Path, port: int) -> Child:
+    """Flower on the loopback; its password is in the environment and it can change nothing."""
+    return Child(
+        name="flower",
+        argv=command("flower", "--port", str(port)),
+        env=env,
+        ready=lambda: _answers(port, "/healthcheck"),
+        cwd=cwd,
+    )
+
+
+def command(*arguments: str) -> tuple[str, ...]:
+    """Return the arguments that run one of our own commands with this Python."""
+    return (sys.executable, "-m", "pixeltoll", *arguments)
+
+
+def _is_healthy(port: int) -> bool:
+    return _answers(port, "/healthz")
+
+
+def _answers(port: int, path: str) -> bool:
+    with contextlib.closing(http.client.HTTPConnection(LOOPBACK, port, timeout=2)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == http.client.OK
+        except http.client.HTTPException:
+            return False

@@ -1,0 +1,192 @@
+"""A whole stack on one machine: servers, schema, demo models, first rows, and our processes.
+
+It owns the order in which they start and what each is told; the parts are described elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger import db
+from ledger.settings import LedgerSettings
+from pixeltoll import bootstrap, embedded, migrate, postgres, processes, state
+from pixeltoll.embedded import Server, free_port
+from pixeltoll.errors import ModelsNotMade, PortTaken
+from pixeltoll.settings import UpSettings, child_environment
+from pixeltoll.state import Connection, Pids, Secrets
+from pixeltoll.supervisor import Supervisor
+
+_TEND_S = 0.2
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `pixeltoll up` was asked for. Port 0 means any free one."""
+
+    data_dir: Path
+    port: int = 8080
+    flower: bool = False
+
+
+@contextlib.contextmanager
+def running(options: Options, say: Say) -> Iterator[Stack]:
+    """Run a stack for as long as the block does, and stop everything it started afterwards.
+
+    Raises:
+        AlreadyRunning: Another process runs one on the data folder.
+        PortTaken: The port is in use.
+        NotInstalled: An embedded server is missing.
+        PreparationFailed: An embedded server cannot be made ready.
+        StartFailed: A child did not start.
+        ModelsNotMade: The demo models could not be made.
+    """
+    data_dir = options.data_dir.resolve()
+    with state.locked(data_dir), _listening(options.port) as listener:
+        supervisor = Supervisor(data_dir / "logs", say)
+        stack = Stack(data_dir, supervisor, say)
+        try:
+            stack.start(listener, flower=options.flower)
+            yield stack
+        finally:
+            Connection.remove(data_dir)
+            supervisor.stop()
+
+
+@contextlib.contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        # A port that an earlier stack used is free, though the kernel remembers its connections.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((processes.LOOPBACK, port))
+        except OSError as error:
+            raise PortTaken(port) from error
+        yield listener
+
+
+class Stack:
+    """A stack: `start` it once, then `tend` it. `connection` says how to use it."""
+
+    connection: Connection
+
+    def __init__(self, data_dir: Path, supervisor: Supervisor, say: Say) -> None:
+        self._data_dir = data_dir
+        self._supervisor = supervisor
+        self._say = say
+
+    def start(self, listener: socket.socket, *, flower: bool) -> None:
+        """Start everything that is not given, in order, and write down how to connect to it."""
+        given = UpSettings()
+        secrets = Secrets.load(self._data_dir)
+        found = self._servers(given, secrets)
+        migrate.upgrade(found.database_url)
+        catalog = given.catalog.resolve() if given.catalog else self._demo_models()
+        engine = db.make_engine(found.database_url)
+        sessions = db.session_factory(engine)
+        host, port = listener.getsockname()
+        self.connection = replace(
+            found,
+            url=f"http://{host}:{port}",
+            api_key=self._first_rows(sessions, catalog, secrets),
+            admin_key=given.admin_key or secrets.admin_key,
+            catalog=str(catalog),
+        )
+        env = child_environment(
+            PIXELTOLL_MODEL_CACHE=str(given.model_cache or self._data_dir / "models" / "cache"),
+            **self.connection.environment(),
+        )
+        self._say("Starting the API, the scheduler and a worker ...")
+        start = self._supervisor.start
+        start(processes.api(env, self._data_dir, listener.fileno(), port))
+        start(processes.scheduler(env, self._data_dir))
+        start(processes.worker(env, self._data_dir, bootstrap.DEMO, sessions))
+        if flower:
+            self._start_flower(env, secrets)
+        engine.dispose()
+        self._write_down()
+
+    def tend(self) -> None:
+        """Restart what crashed, and write down its new process id."""
+        if self._supervisor.tend():
+            self._write_down()
+
+    def tend_forever(self) -> None:
+        """Tend until a signal ends it."""
+        while True:
+            self.tend()
+            time.sleep(_TEND_S)
+
+    def _servers(self, given: UpSettings, secrets: Secrets) -> Connection:
+        """Start the servers that are not given, and return the part of the connection they make."""
+        self._say("Starting the servers ...")
+        data_dir = self._data_dir
+        keys = (given.s3_access_key_id, given.s3_secret_access_key)
+        if not given.s3_endpoint:
+            keys = (secrets.s3_access_key_id, secrets.s3_secret_access_key)
+        return Connection(
+            database_url=given.database_url or self._serve(postgres.server(data_dir)),
+            redis_url=given.redis_url
+            or self._serve(embedded.redis_server(data_dir, secrets.redis_password)),
+            s3_endpoint=given.s3_endpoint
+            or self._serve(embedded.s3_server(data_dir, *keys, given.s3_bucket)),
+            s3_bucket=given.s3_bucket,
+            s3_access_key_id=keys[0],
+            s3_secret_access_key=keys[1],
+        )
+
+    def _serve(self, server: Server) -> str:
+        self._supervisor.start(server.child)
+        return server.url
+
+    def _demo_models(self) -> Path:
+        """Return the catalog of the demo models, making them the first time."""
+        target = self._data_dir / "models"
+        catalog = target / "catalog.toml"
+        if not catalog.exists():
+            self._say("Making the demo models (once) ...")
+            # A process of its own: making them takes torch, which this one does without.
+            done = subprocess.run(
+                processes.command("models", "make-demo", str(target)),
+                capture_output=True,
+                text=True,
+                check=False,
+                env=child_environment(),
+            )
+            if done.returncode != 0:
+                raise ModelsNotMade(target, done.stderr or done.stdout)
+        return catalog
+
+    def _first_rows(self, sessions: sessionmaker[Session], catalog: Path, secrets: Secrets) -> str:
+        """See to the demo gateway, orchestrator and offers, and return the gateway's key."""
+        currency = LedgerSettings().settlement_currency
+        with sessions.begin() as session:
+            bootstrap.demo_orchestrator(session, currency, bootstrap.capabilities(catalog))
+            gateway = bootstrap.demo_gateway(session, currency)
+            secrets.api_key = bootstrap.demo_key(session, gateway, secrets.api_key)
+        secrets.save(self._data_dir)
+        return secrets.api_key
+
+    def _start_flower(self, env: Mapping[str, str], secrets: Secrets) -> None:
+        port = free_port()
+        login = f"pixeltoll:{secrets.flower_password}"
+        self._supervisor.start(
+            processes.flower({**env, "FLOWER_BASIC_AUTH": login}, self._data_dir, port)
+        )
+        url = f"http://{login}@{processes.LOOPBACK}:{port}"
+        self.connection = replace(self.connection, flower_url=url)
+
+    def _write_down(self) -> None:
+        pids = self._supervisor.pids
+        self.connection = replace(
+            self.connection, pids=Pids(pids["api"], pids["worker"], pids["scheduler"])
+        )
+        self.connection.write(self._data_dir)
