@@ -111,7 +111,7 @@ def list_gateways(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> 
 @key_app.command("create")
 def create_key(
     gateway: GatewayName,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
     data_dir: DataDir = _DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
