@@ -21,7 +21,7 @@ from bench.engines import SUBMITTED
 from bench.measure import Row, compare, interleave
 from bench.parts import Parts
 from ledger import db
-from tasks import jobs
+from tasks import claims, jobs
 from tasks.tables import Job
 
 SHALLOWEST = 400  # Fewer jobs would run out within a round.
@@ -63,7 +63,7 @@ class _Depth:
 
 
 def _claim(depth: _Depth, session: Session, _: Job) -> None:
-    claimed = jobs.claim(session, backlog.queue(SUBMITTED), "bench", _CLAIM, lease_s=3600)
+    claimed = claims.claim(session, backlog.queue(SUBMITTED), "bench", _CLAIM, lease_s=3600)
     assert len(claimed) == _CLAIM, f"claimed {len(claimed)} jobs where {depth.name} wait"
 
 
