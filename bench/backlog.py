@@ -104,8 +104,11 @@ def deepen(
     model: Model,
     count: int,
     batch_keys: int = 1,
-) -> None:
-    """Queue `count` more jobs, of `batch_keys` kinds in turn that may not run together."""
+) -> Job:
+    """Queue `count` more jobs, of `batch_keys` kinds in turn that may not run together.
+
+    Returns the first of them, the one that was submitted.
+    """
     with sessions.begin() as session:
         job, _ = jobs.submit(session, order(gateway_id, model))
         copies = {"count": count - 1, "hold_id": job.hold_id}
@@ -123,6 +126,7 @@ def deepen(
                 f"CASE {kind} WHEN 0 THEN source.batch_key ELSE 'kind-' || {kind} END"
             )
         session.execute(text(_copies(Job, changes)), {"source": job.id})
+    return job
 
 
 def _copies(row: type[Base], changes: Mapping[str, str]) -> str:
@@ -140,7 +144,7 @@ def settle_down(engine: Engine) -> None:
     """Do what autovacuum would do soon after so many rows came, so that it does not do it later."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("VACUUM ANALYZE"))
+        connection.execute(text("VACUUM ANALYZE jobs, holds, entries, postings, accounts"))
         connection.execute(text("CHECKPOINT"))
 
 

@@ -27,10 +27,10 @@ class Load:
     """What to send, over how many connections, until the time or the number is reached."""
 
     port: int
-    connections: int
     path: str
     headers: Sequence[Mapping[str, str]]  # Of the first connection, the second, and so on around.
     body: str
+    connections: int = 1
     seconds: float = 3600.0
     requests: int = 10**9
 
@@ -80,6 +80,7 @@ class _Connection(asyncio.Protocol):
         self._raw = raw
         self._seen = b""
         self._sent_at = 0.0
+        self._finished = False
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,6 +90,7 @@ class _Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         if not self._run.wants_another():
+            self._finished = True
             self._transport.close()
             return
         self._sent_at = time.perf_counter()
@@ -104,7 +106,7 @@ class _Connection(asyncio.Protocol):
         self._next()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if self._run.wants_another():
+        if not self._finished:
             self._run.statuses["connection lost"] += 1
         if not self.done.done():
             self.done.set_result(None)

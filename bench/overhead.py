@@ -23,19 +23,18 @@ from tasks.tables import Job
 
 _BATCHES = 40
 _BARE_TASKS = 600
+_WARM_UP = 0.05
 _PATIENCE_S = 60
+_BARE = "bare"
 
 
 def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     """Compare the cost of a job beyond inference, for every model of a backlog."""
     parts.start_worker()
     parts.start_baseline_worker()
-    arms = {
-        model.model_id: partial(_ours, parts, model, round(share * _BATCHES)) for model in BACKLOGS
-    }
-    # One round beforehand: imports, connections and caches are not what a job costs.
-    interleave(1, {**arms, "bare": partial(_bare, parts)})
-    taken = interleave(rounds, {**arms, "bare": partial(_bare, parts)})
+    # A little beforehand: imports, connections and caches are not what a job costs.
+    interleave(1, _arms(parts, _WARM_UP))
+    taken = interleave(rounds, _arms(parts, share))
     backlog.check_books(parts.sessions)
     return [
         compare(
@@ -44,20 +43,22 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
             "ms",
             "lower",
             taken[model.model_id],
-            taken["bare"],
+            taken[_BARE],
         )
         for model in BACKLOGS
     ]
 
 
+def _arms(parts: Parts, share: float) -> dict[str, partial[float]]:
+    return {
+        model.model_id: partial(_ours, parts, model, round(share * _BATCHES)) for model in BACKLOGS
+    } | {_BARE: partial(_bare, parts, round(share * _BARE_TASKS))}
+
+
 def _ours(parts: Parts, model: Model, batches: int) -> float:
     """Run a backlog; returns the milliseconds for each job that the engine did not sleep."""
     count = batches * model.max_batch
-    backlog.deepen(parts.sessions, parts.gateway_id, model, count)
-    with parts.sessions.begin() as session:
-        first = session.scalars(
-            select(Job).where(Job.queue == backlog.queue(model), Job.state == "queued").limit(1)
-        ).one()
+    first = backlog.deepen(parts.sessions, parts.gateway_id, model, count)
     send(make_celery(parts.task_settings), [jobs.Bell(first.id, first.queue, first.model_id)])
     give_up_at = time.monotonic() + _PATIENCE_S
     while time.monotonic() < give_up_at:
@@ -99,10 +100,10 @@ def _spent_s(session: Session, model: Model, count: int) -> float:
     return spent_s
 
 
-def _bare(parts: Parts) -> float:
+def _bare(parts: Parts, count: int) -> float:
     """Run a backlog of empty tasks; returns the milliseconds for each."""
     baselines.gate.apply_async(queue=baselines.TASKS)
-    for _ in range(_BARE_TASKS):
+    for _ in range(count):
         baselines.nothing.apply_async(queue=baselines.TASKS)
     baselines.stamp.apply_async(queue=baselines.TASKS)
     parts.redis.rpush(baselines.GATE, "open")
@@ -111,4 +112,4 @@ def _bare(parts: Parts) -> float:
         answer = parts.redis.blpop([baselines.STAMPS], timeout=_PATIENCE_S)
         assert answer is not None, "the baseline's backlog is not done"
         stamps.append(float(answer[1]))
-    return 1e3 * (stamps[1] - stamps[0]) / _BARE_TASKS
+    return 1e3 * (stamps[1] - stamps[0]) / count

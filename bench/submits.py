@@ -26,7 +26,8 @@ _CONNECTIONS = 32
 _GATEWAYS = 16
 _SECONDS = 3.0
 _REQUESTS = 300
-_WARM_UP = 200
+_WARM_UP = 64
+_PATH = "/v1/jobs"
 _BODY = json.dumps(
     {
         "pipeline": "text-to-image",
@@ -42,11 +43,32 @@ _JSON = {"Content-Type": "application/json"}
 _ONE, _MANY, _BARE = "one gateway", f"{_GATEWAYS} gateways", "bare"
 
 
-def rates(parts: Parts, rounds: int, share: float) -> list[Row]:
-    """Compare how many submits a second are accepted from many connections."""
-    arms = _arms(parts, connections=_CONNECTIONS, seconds=share * _SECONDS)
-    taken = interleave(rounds, arms)
+def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
+    """Compare submits a second from many connections, and how long a single client waits."""
+    keys = _keys(parts)
+    servers = {
+        _ONE: (partial(_ours, parts), Load(parts.api_port, _PATH, keys[:1], _BODY)),
+        _MANY: (partial(_ours, parts), Load(parts.api_port, _PATH, keys, _BODY)),
+        _BARE: (partial(_bare, parts), Load(parts.baseline_port, _PATH, [_JSON], _BODY)),
+    }
+    for send, full in servers.values():
+        send(replace(full, connections=_CONNECTIONS, requests=_WARM_UP))
+    many = {
+        name: partial(send, replace(full, connections=_CONNECTIONS, seconds=share * _SECONDS))
+        for name, (send, full) in servers.items()
+    }
+    single = {
+        name: partial(send, replace(full, requests=round(share * _REQUESTS)))
+        for name, (send, full) in servers.items()
+        if name != _MANY
+    }
+    taken = interleave(rounds, many)
+    waits = interleave(rounds, single)
     backlog.check_books(parts.sessions)
+    return [*_rates(taken), *_latencies(waits)]
+
+
+def _rates(taken: Mapping[str, Sequence[Answers]]) -> list[Row]:
     per_s = {
         name: [answers.accepted() / answers.seconds for answers in runs]
         for name, runs in taken.items()
@@ -63,12 +85,7 @@ def rates(parts: Parts, rounds: int, share: float) -> list[Row]:
     ]
 
 
-def latencies(parts: Parts, rounds: int, share: float) -> list[Row]:
-    """Compare how long one client, asking again and again, waits for its answer."""
-    arms = _arms(parts, connections=1, requests=round(share * _REQUESTS))
-    del arms[_MANY]  # One client is one gateway.
-    taken = interleave(rounds, arms)
-    backlog.check_books(parts.sessions)
+def _latencies(taken: Mapping[str, Sequence[Answers]]) -> list[Row]:
     return [
         compare_percentile(
             "submit, one client (baseline: stores nothing)",
@@ -80,27 +97,10 @@ def latencies(parts: Parts, rounds: int, share: float) -> list[Row]:
     ]
 
 
-def _arms(
-    parts: Parts, connections: int, seconds: float = 3600, requests: int = 10**9
-) -> dict[str, partial[Answers]]:
-    """Return what sends the load to each server, after each has answered some requests."""
-    keys = _keys(parts)
-    arms: dict[str, partial[Answers]] = {}
-    for spread, name, send in (
-        (keys[:1], _ONE, _ours),
-        (keys, _MANY, _ours),
-        ([_JSON], _BARE, _bare),
-    ):
-        port = parts.baseline_port if send is _bare else parts.api_port
-        full = Load(port, connections, "/v1/jobs", spread, _BODY, seconds, requests)
-        send(parts, replace(full, connections=_CONNECTIONS, requests=_WARM_UP))
-        arms[name] = partial(send, parts, full)
-    return arms
-
-
 def _keys(parts: Parts) -> Sequence[Mapping[str, str]]:
     """Return the headers of as many gateways as take part, each with a key of its own."""
     headers = []
+    _ = parts.gateway_id  # The offers come with it.
     with parts.sessions.begin() as session:
         for number in range(_GATEWAYS):
             gateway_id = backlog.add_gateway(session, f"{backlog.OWNER}-{number}")
