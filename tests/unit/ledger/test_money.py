@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from decimal import Decimal
 from fractions import Fraction
 
@@ -96,7 +97,7 @@ def test_the_demo_fee_is_ten_percent_to_the_last_digit() -> None:
 
 
 def test_what_a_fee_leaves_over_goes_to_the_orchestrator() -> None:
-    assert split_fee(QUANTUM, Decimal("0.999999")) == (0, QUANTUM)
+    assert split_fee(QUANTUM, Decimal("0.999999")) == (Decimal(0), QUANTUM)
 
 
 @given(
@@ -111,7 +112,7 @@ def test_refunds_in_any_parts_give_back_exactly_the_split(
     whole = int(Fraction(total) * 10**18)
     marks = sorted({int(cut * whole) for cut in cuts} | {0, whole})
     fees, payments = Decimal(0), Decimal(0)
-    for before, after in zip(marks, marks[1:], strict=False):
+    for before, after in itertools.pairwise(marks):
         part = Decimal(after - before).scaleb(-18, EXACT)
         refunded = Decimal(before).scaleb(-18, EXACT)
         fee_part, payment_part = split_refund(total, fee, refunded, part)
