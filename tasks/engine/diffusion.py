@@ -7,6 +7,7 @@ may share a batch is decided before it gets here.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from collections.abc import Callable
@@ -90,25 +91,24 @@ class DiffusionEngine:
             InferenceError: The pipeline failed, or a picture is not finite.
         """
         pipe = self._pipeline(batch.model, batch.pipeline)
-        exhausted = False
         try:
             pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
+            # Within the same guard: a device reports its errors when results are fetched from it.
+            return _finished(pipe, pictures, batch)
         except EngineError:
             raise
         except Exception as error:  # whatever a pipeline raises, the job learns of it
-            # SDXL's decoder may run in float32 and is cast back at the end, which did not come.
-            pipe.vae.to(dtype=pipe.unet.dtype)
+            with contextlib.suppress(RuntimeError):  # on a device that is beyond help
+                # SDXL's decoder may run in float32, and is cast back at an end that did not come.
+                pipe.vae.to(dtype=pipe.unet.dtype)
             if not _is_out_of_memory(error):
                 raise InferenceError(loading.brief(error)) from error
-            exhausted = True
-        if exhausted:
-            # Not in the handler: there, the traceback still holds the tensors that are to be freed.
-            self._free()
-            raise OutOfMemory(
-                f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
-                f"the memory of {self._device}."
-            )
-        return _finished(pipe, pictures, batch)
+        # Not in the handler: there, the traceback still holds the tensors that are to be freed.
+        self._free()
+        raise OutOfMemory(
+            f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
+            f"the memory of {self._device}."
+        )
 
     def _pipeline(self, model: ModelSpec, name: str) -> Pipe:
         if not loading.does(model, name):
@@ -127,7 +127,7 @@ class DiffusionEngine:
             self._free()
         try:
             first.to(self._device)  # and so the others, which share its components
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # torch has many words for a device that is full or not there
             raise ModelLoadError(
                 f"{model.model_id} cannot be moved to {self._device}: {loading.brief(error)}"
             ) from error

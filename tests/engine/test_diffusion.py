@@ -239,6 +239,14 @@ def test_a_model_s_own_safety_checker_is_left_out(
         assert fresh._pipeline(copied, name).safety_checker is None
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device here")
+def test_a_device_that_is_not_there_is_a_load_error(spec: ModelSpec, tmp_path: Path) -> None:
+    engine = DiffusionEngine(tmp_path, device="cuda", memory_bytes=1)
+    with pytest.raises(ModelLoadError, match="cannot be moved to cuda"):
+        engine.load(spec, "text-to-image")
+    assert engine.loaded == ()
+
+
 # --- Memory -------------------------------------------------------------------------------------
 
 
