@@ -15,6 +15,7 @@ one function turns an error into an RFC 9457 body. Codes are stable; what a pers
 from __future__ import annotations
 
 import http
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
         404, ledger.UnknownOrchestrator.code, "No such orchestrator"
     ),
     ledger.UnknownHold: Problem(404, ledger.UnknownHold.code, "No such hold"),
+    ledger.UnknownCharge: Problem(404, ledger.UnknownCharge.code, "No such charge"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
     tasks.JobNotCancelable: Problem(409, tasks.JobNotCancelable.code, "The job has ended"),
     tasks.IdempotencyConflict: Problem(
@@ -181,7 +183,7 @@ def problem_of(kind: type[Exception]) -> Problem:
     if issubclass(kind, HTTPException):
         status = kind.code or _SERVER_ERROR
         phrase = http.HTTPStatus(status).phrase
-        code = phrase.lower().replace(" ", "_").replace("-", "_")
+        code = re.sub(r"[^a-z]+", "_", phrase.lower())
         return HTTP_PROBLEMS.get(status, Problem(status, code, phrase))
     return next(PROBLEMS[parent] for parent in kind.__mro__ if parent in PROBLEMS)
 

@@ -183,7 +183,7 @@ def _operation(rule: Rule, view: Callable[..., Any], names: _Names) -> dict[str,
         "summary": summary,
         "description": rest.strip(),
         "parameters": [*_path_parameters(rule), *_query_parameters(one), *_header_parameters(one)],
-        "responses": {**_answers(one, names), **_problems(one, names)},
+        "responses": _responses(one, names),
         "security": [] if one.security == "none" else [{one.security: []}],
     }
     if one.body:
@@ -238,8 +238,13 @@ def _header_parameters(one: Operation) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(one: Operation, names: _Names) -> dict[str, Any]:
-    return {str(answer.status): _answer(answer, names) for answer in one.answers}
+def _responses(one: Operation, names: _Names) -> dict[str, Any]:
+    """Return every response by its status; where an answer has one of a problem, both bodies."""
+    found = {str(answer.status): _answer(answer, names) for answer in one.answers}
+    for status, problem in _problems(one, names).items():
+        answer = found.setdefault(status, problem)
+        answer["content"] = {**problem["content"], **answer["content"]}
+    return found
 
 
 def _answer(answer: Answer, names: _Names) -> dict[str, Any]:

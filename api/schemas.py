@@ -161,10 +161,11 @@ class JobRequest(JobFields):
 class JobForm(JobFields):
     """A job, as a form: the same fields as text, and the picture as a file."""
 
-    image: Annotated[
-        Any,
-        WithJsonSchema({"type": "string", "format": "binary"}),
-    ] = Field(None, description="The input picture of image-to-image, as a file.")
+    image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
+        # A factory, because a plain default would be documented, and null is no file.
+        default_factory=lambda: None,
+        description="The input picture of image-to-image, as a file.",
+    )
 
 
 # The fields of a form whose text is a number or a boolean.

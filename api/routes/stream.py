@@ -51,7 +51,7 @@ def picture(job_id: str, name: str) -> Response:
     response.headers["Accept-Ranges"] = "bytes"
     # It is shown as a picture or not at all, whatever its bytes are.
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    if request.if_none_match.contains(etag):
+    if request.if_none_match.contains_weak(etag):
         response.status_code = 304
         return response
     return _filled(response, runtime, output, _range(output, etag))
