@@ -1,4 +1,4 @@
-"""What the documentation says about settings is what the code reads: every name, default and line."""
+"""The documentation is true of the code: settings by name, default and line; links that lead."""
 
 from __future__ import annotations
 
