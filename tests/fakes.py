@@ -1,6 +1,6 @@
-"""Engines that stand in for a GPU: they implement the real port, and fail in every way it allows.
+"""Engines that stand in for a GPU, and a store with moods: real ports that fail when they are told.
 
-What they make is told by prompt and seed alone, so a picture shows whose it is.
+What an engine makes is told by prompt and seed alone, so a picture shows whose it is.
 """
 
 from __future__ import annotations
@@ -10,13 +10,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from PIL import Image
 
 from tasks.catalog import ModelSpec
 from tasks.engine.protocol import Batch, Engine, ImageTask, StepCallback
-from tasks.errors import EngineError, InferenceError, Interrupted, ModelLoadError, OutOfMemory
+from tasks.errors import (
+    EngineError,
+    InferenceError,
+    Interrupted,
+    ModelLoadError,
+    OutOfMemory,
+    StorageError,
+)
+from tasks.storage import ObjectStore
 
 # What a prompt begins with, and what it then does to the call that it is in.
 SPOILS, EXPLODES, KILLS = "spoils", "explodes", "kills"
@@ -110,3 +118,25 @@ def _misbehave(prompt: str) -> None:
         raise ZeroDivisionError("nobody thought of this")
     if prompt.startswith(KILLS):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MoodyStore(ObjectStore):
+    """A real store that can be told to be down, and that says when something is put into it."""
+
+    is_down = False
+    on_put: Callable[[str], None] = staticmethod(lambda _key: None)
+
+    def get(self, key: str) -> bytes:
+        self._complain(key)
+        return super().get(key)
+
+    def put(
+        self, key: str, data: bytes, content_type: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self._complain(key)
+        super().put(key, data, content_type, metadata)
+        self.on_put(key)
+
+    def _complain(self, key: str) -> None:
+        if self.is_down:
+            raise StorageError(f"The object store did not answer for {key!r}.")
