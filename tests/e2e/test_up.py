@@ -19,7 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
+from pixeltoll.settings import child_environment
+
 START_S = 100.0
+# What a client may keep, whatever happens to the stack.
+KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -55,7 +59,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(data_dir: Path) -> Up:
+def start(data_dir: Path, **environment: str) -> Up:
     output = data_dir.with_suffix(".out")
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -63,11 +67,10 @@ def start(data_dir: Path) -> Up:
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
+            env=child_environment(**environment),
         )
     up = Up(process, data_dir, output)
-    wait_until(
-        lambda: process.poll() is not None or (data_dir / "connection.json").exists(), START_S
-    )
+    wait_until(lambda: process.poll() is not None or "Pixeltoll is up." in up.said(), START_S)
     assert process.poll() is None, up.said()
     return up
 
@@ -84,7 +87,7 @@ def processes_of(data_dir: Path) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            folder = os.readlink(entry / "cwd")
+            folder = str((entry / "cwd").readlink())
             command = (entry / "cmdline").read_text().replace("\0", " ").strip()
         except OSError:
             continue
@@ -115,6 +118,12 @@ def up(folder: Path) -> Iterator[Up]:
     up.end(signal.SIGTERM)
 
 
+@pytest.fixture(scope="module")
+def models(up: Up) -> str:
+    """The catalog of models that are made already."""
+    return str(up.connection["catalog"])
+
+
 def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
     connection = up.connection
 
@@ -125,7 +134,7 @@ def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
     assert balance["available"] == "10"
     assert connection["flower_url"] is None
     for pid in connection["pids"].values():
-        assert str(up.data_dir) in os.readlink(f"/proc/{pid}/cwd")
+        assert Path(f"/proc/{pid}/cwd").readlink() == up.data_dir
     assert connection["url"] in up.said()
 
 
@@ -176,8 +185,8 @@ def test_a_crashed_server_is_restarted_with_its_data(up: Up, name: str) -> None:
     assert json.loads(answer.stdout)["available"] == "10"
 
 
-def test_sigterm_leaves_nothing_behind_and_the_data_stays(folder: Path) -> None:
-    up = start(folder / "again")
+def test_nothing_is_left_behind_and_the_data_stays(folder: Path, models: str) -> None:
+    up = start(folder / "again", PIXELTOLL_CATALOG=models)
     first = up.connection
     data_dir = str(up.data_dir)
     assert run("top-up", "demo", "2.5", "--data-dir", data_dir).returncode == 0
@@ -190,26 +199,19 @@ def test_sigterm_leaves_nothing_behind_and_the_data_stays(folder: Path) -> None:
     assert idle.returncode == 1
     assert "No stack runs" in idle.stderr
 
-    up = start(up.data_dir)
-    try:
-        second = up.connection
-        for kept in ("api_key", "admin_key", "catalog"):
-            assert second[kept] == first[kept]
-        answer = run("balance", "demo", "--json", "--data-dir", data_dir)
-        assert json.loads(answer.stdout)["available"] == "12.5"
-    finally:
-        up.end(signal.SIGINT)
-    assert processes_of(up.data_dir) == {}
+    up = start(up.data_dir, PIXELTOLL_CATALOG=models)
+    second = up.connection
+    assert {name: second[name] for name in KEPT} == {name: first[name] for name in KEPT}
 
-
-def test_a_killed_up_takes_its_children_along_and_can_be_started_again(folder: Path) -> None:
-    up = start(folder / "again")
-    assert processes_of(up.data_dir)
-
+    # Nobody is left to stop the children: the kernel tells them.
     up.end(signal.SIGKILL)
 
     wait_until(lambda: processes_of(up.data_dir) == {})
-    assert "No stack runs" in run("balance", "demo", "--data-dir", str(up.data_dir)).stderr
-    up = start(up.data_dir)
+    assert "No stack runs" in run("balance", "demo", "--data-dir", data_dir).stderr
+
+    up = start(up.data_dir, PIXELTOLL_CATALOG=models)
     assert is_ready(up)
-    assert up.end(signal.SIGTERM) == 0
+    answer = run("balance", "demo", "--json", "--data-dir", data_dir)
+    assert json.loads(answer.stdout)["available"] == "12.5"
+    assert up.end(signal.SIGINT) == 0
+    assert processes_of(up.data_dir) == {}
