@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import accounts, holds, limits, offers, refunds
 from ledger.errors import (
@@ -31,7 +31,7 @@ from ledger.errors import (
 )
 from ledger.limits import Limit
 from ledger.money import unit_price
-from tests.integration.ledger.helpers import ANY_PRICE, LATER, Book, Party
+from tests.integration.ledger.helpers import ANY_PRICE, LATER, Book, Party, new_book
 
 T = TypeVar("T")
 UNITS = 131072
@@ -54,6 +54,11 @@ def race(threads: int, work: Callable[[int], T]) -> list[T | LedgerError]:
 
 def outcome(results: list[T | LedgerError]) -> Counter[str]:
     return Counter(type(one).__name__ if isinstance(one, LedgerError) else "ok" for one in results)
+
+
+@pytest.fixture
+def book(shared_book: Book) -> Book:
+    return shared_book
 
 
 def test_forty_holds_on_a_balance_that_covers_thirteen(book: Book) -> None:
@@ -97,9 +102,11 @@ def _resolve(book: Book, hold_id: UUID, number: int) -> None:
 
 
 def test_eight_top_ups_with_one_reference(book: Book) -> None:
+    order = book.fresh("order")
+
     def top_up(_: int) -> int:
         with book.sessions.begin() as session:
-            return accounts.top_up(session, book.party.gateway_id, Decimal(3), "order 7").id
+            return accounts.top_up(session, book.party.gateway_id, Decimal(3), order).id
 
     assert len(set(race(8, top_up))) == 1
     assert book.balance().available == 3
@@ -108,11 +115,11 @@ def test_eight_top_ups_with_one_reference(book: Book) -> None:
 
 def test_eight_holds_for_one_job(book: Book) -> None:
     book.top_up("1")
-    quote = offers.quote(book.party.offer, UNITS)
+    quote, job = offers.quote(book.party.offer, UNITS), book.fresh("job")
 
     def hold(_: int) -> UUID:
         with book.sessions.begin() as session:
-            return holds.authorize(session, book.party.gateway_id, "job", quote, ANY_PRICE, LATER)
+            return holds.authorize(session, book.party.gateway_id, job, quote, ANY_PRICE, LATER)
 
     assert outcome(race(8, hold)) == {"ok": 1, "ReferenceReused": 7}
     assert book.balance().held == quote.amount
@@ -135,7 +142,8 @@ def test_eight_refunds_with_one_reference(book: Book) -> None:
     hold_id = book.hold(UNITS)
     book.capture({hold_id: UNITS})
 
-    results = race(8, lambda _: book.refund(hold_id, "0.0008", "ticket 9").id)
+    ticket = book.fresh("ticket")
+    results = race(8, lambda _: book.refund(hold_id, "0.0008", ticket).id)
 
     assert len(set(results)) == 1
     book.prove()
@@ -146,7 +154,8 @@ def test_one_reference_for_refunds_of_two_charges(book: Book) -> None:
     charged = [book.hold(UNITS) for _ in range(2)]
     book.capture(dict.fromkeys(charged, UNITS))
 
-    results = race(8, lambda number: book.refund(charged[number % 2], "0.0008", "ticket 9").id)
+    ticket = book.fresh("ticket")
+    results = race(8, lambda number: book.refund(charged[number % 2], "0.0008", ticket).id)
 
     assert outcome(results) == {"ok": 4, "ReferenceReused": 4}
     book.prove()
@@ -167,8 +176,9 @@ def test_limits_that_are_replaced_at_once_do_not_mix(book: Book) -> None:
         assert limits.list_limits(session, book.party.gateway_id) in sets
 
 
-def test_the_first_charges_of_a_new_platform(book: Book) -> None:
+def test_the_first_charges_of_a_new_platform(session_factory: sessionmaker[Session]) -> None:
     """The platform's accounts are opened by whoever needs them first."""
+    book = new_book(session_factory)
     parties = [book.open_party(f"party-{number}") for number in range(8)]
     for party in parties:
         book.top_up("1", party)
@@ -190,7 +200,7 @@ def test_a_transaction_with_an_old_view_cannot_refund_twice(book: Book) -> None:
         session.execute(text("SELECT 1"))
         book.refund(hold_id, "0.002")
         with pytest.raises(OperationalError, match="could not serialize"):
-            refunds.refund(session, hold_id, Decimal("0.002"), "late")
+            refunds.refund(session, hold_id, Decimal("0.002"), book.fresh("ticket"))
     book.prove()
 
 
@@ -309,11 +319,11 @@ def test_a_price_that_changes_meanwhile(book: Book) -> None:
                 payee, capability = book.party.orchestrator_id, book.party.offer.capability
                 offers.publish(session, payee, capability, price, "USD")
             else:
-                holds.authorize(
-                    session, book.party.gateway_id, f"job {number}", quote, ANY_PRICE, LATER
-                )
+                job = book.fresh("job")
+                holds.authorize(session, book.party.gateway_id, job, quote, ANY_PRICE, LATER)
 
     assert outcome(race(8, trade)) == {"ok": 8}
-    prices = book.rows("SELECT DISTINCT price_per_unit FROM holds")
+    query = "SELECT DISTINCT price_per_unit FROM holds WHERE gateway_id = :gateway"
+    prices = book.rows(query, gateway=book.party.gateway_id)
     assert [row.price_per_unit for row in prices] == [Decimal("1.9073484e-08")]
     book.prove()

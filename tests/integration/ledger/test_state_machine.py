@@ -312,8 +312,8 @@ def test_no_order_of_operations_breaks_the_books(session_factory: sessionmaker[S
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=15,
-            stateful_step_count=30,
+            max_examples=12,
+            stateful_step_count=25,
             deadline=None,  # a database on a busy machine has no even pace
             suppress_health_check=[HealthCheck.too_slow],
         ),
