@@ -1,19 +1,19 @@
 """What a queue's depth costs: the same operations on queues from shallow to very deep.
 
-Each depth has a database of its own, so that all depths take turns in every round. The claimed and
-canceled jobs are replaced after each round, and the dead rows they leave stay, as they would.
+Each depth has a database of its own, so that the depths take turns operation by operation. Claimed
+and canceled jobs are replaced after each round, and the dead rows they leave stay, as they would.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Engine, func, select, tablesample
+from sqlalchemy import Engine, func, select, tablesample, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from bench import backlog
@@ -25,7 +25,6 @@ from tasks import claims, jobs
 from tasks.tables import Job
 
 SHALLOWEST = 400  # Fewer jobs would run out within a round.
-_REPEATS = 20
 _SAMPLE = 2_000  # Rows that are looked at to pick from, whole pages of the table.
 _CLAIM = 8
 _PAGE = 20
@@ -79,29 +78,51 @@ def _cancel(depth: _Depth, session: Session, job: Job) -> None:
     jobs.cancel(session, depth.gateway_id, job.id)
 
 
-_OPERATIONS: dict[str, Callable[[_Depth, Session, Job], None]] = {
-    f"claims of {_CLAIM}": _claim,
-    "queue positions": _position,
-    f"list pages of {_PAGE}": _list,
-    "cancels": _cancel,
+def _claim_odd(_: _Depth, session: Session, job: Job) -> None:
+    claimed = claims.claim(session, job.queue, "bench", _CLAIM, lease_s=3600)
+    assert [one.id for one in claimed] == [job.id], "claimed another job than the first"
+
+
+def _make_odd(session: Session, job: Job) -> None:
+    """Make a job the first of its queue, and the only one of its kind."""
+    changes = {"priority": 1, "batch_key": str(job.id)}
+    session.execute(update(Job).where(Job.id == job.id).values(changes))
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What is done with a picked job, how often in a round, and before the clock runs."""
+
+    run: Callable[[_Depth, Session, Job], None]
+    repeats: int = 20
+    prepare: Callable[[Session, Job], None] = lambda _session, _job: None
+
+
+_OPERATIONS = {
+    f"claims of {_CLAIM}": _Operation(_claim),
+    "claims of one that nothing fits": _Operation(_claim_odd, 5, _make_odd),
+    "queue positions": _Operation(_position),
+    f"list pages of {_PAGE}": _Operation(_list),
+    "cancels": _Operation(_cancel),
 }
 
 
 def rows(parts: Parts, rounds: int, depths: Sequence[int]) -> list[Row]:
     """Compare every deeper queue with the shallowest, operation by operation."""
-    prepared = {one.name: one for one in (_prepare(parts, count) for count in sorted(depths))}
-    taken = interleave(rounds, {name: partial(_round, one) for name, one in prepared.items()})
-    for one in prepared.values():
+    prepared = [_prepare(parts, count) for count in sorted(depths)]
+    _round(prepared)  # Connections and caches are not what depth costs.
+    taken = [_round(prepared) for _ in range(rounds)]
+    for one in prepared:
         backlog.check_books(one.sessions)
         one.engine.dispose()
-    shallowest, *deeper = prepared
+    shallowest, *deeper = (one.name for one in prepared)
     return [
         compare(
             f"{operation}, {name} jobs queued (baseline: {shallowest})",
             "/s",
             "higher",
-            [figures[operation] for figures in taken[name]],
-            [figures[operation] for figures in taken[shallowest]],
+            [rates[operation][name] for rates in taken],
+            [rates[operation][shallowest] for rates in taken],
         )
         for operation in _OPERATIONS
         for name in deeper
@@ -119,18 +140,28 @@ def _prepare(parts: Parts, count: int) -> _Depth:
     return depth
 
 
-def _round(depth: _Depth) -> dict[str, float]:
-    """Return how many of each operation one client gets done in a second, commits included."""
-    figures = {name: _rate(depth, operation) for name, operation in _OPERATIONS.items()}
-    depth.fill()
-    return figures
+def _round(depths: Sequence[_Depth]) -> dict[str, dict[str, float]]:
+    """Return how many of each operation one client gets done in a second at each depth."""
+    rates = {name: _rates(operation, depths) for name, operation in _OPERATIONS.items()}
+    for depth in depths:
+        depth.fill()
+    return rates
 
 
-def _rate(depth: _Depth, operation: Callable[[_Depth, Session, Job], None]) -> float:
-    spent_s = 0.0
-    for job in depth.pick(_REPEATS):
-        began = time.perf_counter()
-        with depth.sessions.begin() as session:
-            operation(depth, session, job)
-        spent_s += time.perf_counter() - began
-    return _REPEATS / spent_s
+def _rates(operation: _Operation, depths: Sequence[_Depth]) -> dict[str, float]:
+    repeats = operation.repeats
+    arms = {
+        depth.name: partial(_seconds, operation, depth, iter(depth.pick(repeats)))
+        for depth in depths
+    }
+    return {depth: repeats / sum(spent_s) for depth, spent_s in interleave(repeats, arms).items()}
+
+
+def _seconds(operation: _Operation, depth: _Depth, picked: Iterator[Job]) -> float:
+    job = next(picked)
+    with depth.sessions.begin() as session:
+        operation.prepare(session, job)
+    began = time.perf_counter()
+    with depth.sessions.begin() as session:
+        operation.run(depth, session, job)
+    return time.perf_counter() - began

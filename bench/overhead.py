@@ -21,8 +21,8 @@ from tasks.app import make_celery
 from tasks.dispatch import send
 from tasks.tables import Job
 
-_BATCHES = 40
-_BARE_TASKS = 600
+_BATCHES = 30
+_BARE_TASKS = 500
 _WARM_UP = 0.05
 _PATIENCE_S = 60
 _BARE = "bare"

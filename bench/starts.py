@@ -20,7 +20,7 @@ from tasks.app import make_celery
 from tasks.dispatch import Ringer
 from tasks.tables import Job
 
-_SAMPLES = 60
+_SAMPLES = 50
 _PATIENCE_S = 20
 _CLAIMED, _CALLED, _SUBMITTED = "bell to claim", "bell to engine", "submit to claim"
 

@@ -24,7 +24,7 @@ from tasks.tables import Job
 
 _CONNECTIONS = 32
 _GATEWAYS = 16
-_SECONDS = 3.0
+_SECONDS = 2.0
 _REQUESTS = 300
 _WARM_UP = 64
 _PATH = "/v1/jobs"

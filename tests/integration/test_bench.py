@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench import report
 from bench.measure import Row
 
@@ -13,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROW = Row("a thing", "ms", "lower", ours=1.5, baseline=1234.5, ratios=(0.5, 0.25, 1.0))
 
 
+@pytest.mark.slow
 def test_the_bench_measures_claims_and_fills_the_place_in_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"Before\n\n{report.BEGIN}\nold figures\n{report.END}\n\nAfter\n", "utf-8")
