@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, current_app, g, request
 
-from api import auth, errors
+from api import auth, errors, parsing
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream
 from api.runtime import EXTENSION, Runtime, current
@@ -18,6 +18,7 @@ _MAX_FORM_FIELDS_BYTES = 200_000
 def create_app(runtime: Runtime) -> Flask:
     """Build the app around a runtime. Connects to nothing."""
     app = Flask("api", static_folder=None)
+    app.request_class = parsing.Request
     app.config.update(
         MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes,
         MAX_FORM_PARTS=_MAX_FORM_PARTS,

@@ -1,7 +1,7 @@
 """Every way in which a request is refused, and what HTTP says about it.
 
     ApiError
-    |-- MalformedBody           not JSON, or not JSON that can be kept
+    |-- MalformedBody           not JSON, or not JSON that can be kept; half a form
     |-- UnsupportedContentType
     |-- NotAuthenticated        no key, or none that is valid
     |-- AdminDisabled           this installation has set no admin key
@@ -25,7 +25,7 @@ from flask import Flask, Response, request
 from uuid_utils.compat import uuid7
 from werkzeug.exceptions import HTTPException
 
-from api.schemas import ProblemBody
+from api.views import ProblemBody
 from ledger import errors as ledger
 from ledger.money import UnitPrice, plain
 from tasks import errors as tasks
@@ -43,7 +43,7 @@ class ApiError(Exception):
 
 
 class MalformedBody(ApiError):
-    """Raised when a body is not JSON, or JSON with values that nothing can keep."""
+    """Raised when a body is no JSON, or JSON that nothing can keep, or half a form."""
 
     code = "malformed_body"
 
@@ -112,7 +112,7 @@ _DATABASE_AWAY = Problem(
 )
 
 PROBLEMS: Mapping[type[Exception], Problem] = {
-    MalformedBody: Problem(400, MalformedBody.code, "The body is not valid JSON"),
+    MalformedBody: Problem(400, MalformedBody.code, "The body cannot be read"),
     NotAuthenticated: Problem(401, NotAuthenticated.code, "No valid API key"),
     ledger.NoPriceLimit: Problem(402, ledger.NoPriceLimit.code, "No price limit is set"),
     ledger.OverPriceLimit: Problem(402, ledger.OverPriceLimit.code, "Every price is too high"),
@@ -174,7 +174,13 @@ HTTP_PROBLEMS: Mapping[int, Problem] = {
     400: Problem(400, "bad_request", "The request cannot be read"),
     404: Problem(404, "not_found", "Nothing is at this address"),
     405: Problem(405, "method_not_allowed", "The address does not take this method"),
-    413: Problem(413, "body_too_large", "The body is too large"),
+    413: Problem(
+        413,
+        "body_too_large",
+        "The body is too large",
+        "The body, or one of its form's fields, is larger than is taken here. Pictures take the "
+        "least room as the file of a form.",
+    ),
 }
 
 

@@ -27,7 +27,7 @@ from api.errors import (
     UnsupportedContentType,
     problem_of,
 )
-from api.schemas import ProblemBody
+from api.views import ProblemBody
 from tasks.errors import InvalidParams
 
 Security = Literal["gateway", "admin", "none"]

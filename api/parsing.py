@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
+import flask
 from flask import request
 from pydantic import BaseModel, ValidationError
+from werkzeug.formparser import FormDataParser
 
 from api.errors import MalformedBody, UnsupportedContentType
 from api.schemas import FORM_SCALARS, JobFields, JobForm, JobRequest
@@ -45,7 +47,20 @@ def json_body(model: type[Model]) -> Model:
     request.max_content_length = min(most or _SMALL_BODY_BYTES, _SMALL_BODY_BYTES)
     if request.mimetype != JSON:
         raise UnsupportedContentType(request.mimetype, (JSON,))
-    return checked(model, loads(request.get_data(cache=False)))
+    return checked(model, loads(_whole_body()))
+
+
+def _whole_body() -> bytes:
+    """Return the body.
+
+    Raises:
+        werkzeug.exceptions.RequestEntityTooLarge: It is above the limit.
+    """
+    data = request.get_data(cache=False)
+    # A body that does not say how long it is would be cut off at the limit without a word. Reading
+    # on is what raises.
+    request.stream.read(1)
+    return data
 
 
 def job_body() -> tuple[JobFields, bytes | None]:
@@ -53,19 +68,33 @@ def job_body() -> tuple[JobFields, bytes | None]:
 
     Raises:
         UnsupportedContentType: It is neither.
-        MalformedBody: It is no valid JSON.
+        MalformedBody: It is no valid JSON, or half a form.
         InvalidParams: A field is wrong.
         InvalidImage: The picture is not base64.
     """
     if request.mimetype == JSON:
-        asked = checked(JobRequest, loads(request.get_data(cache=False)))
+        asked = checked(JobRequest, loads(_whole_body()))
         return asked, None if asked.image is None else decode_base64(asked.image)
     if request.mimetype == FORM:
         return _form()
     raise UnsupportedContentType(request.mimetype, (JSON, FORM))
 
 
+class Request(flask.Request):
+    """A request whose broken form is an error; by itself it would be an empty form."""
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """Return a parser that does not keep errors to itself."""
+        parser = super().make_form_data_parser()
+        parser.silent = False
+        return parser
+
+
 def _form() -> tuple[JobFields, bytes | None]:
+    try:
+        _ = request.form  # it is parsed when first looked at
+    except ValueError:
+        raise MalformedBody("The form is cut off, or its boundary is missing.") from None
     errors = [
         FieldError(name, _TWICE)
         for parts in (request.form, request.files)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flask import Response, request, url_for
 
 from api.runtime import Runtime
-from api.schemas import (
+from api.views import (
     BalanceView,
     BoundsView,
     DefaultsView,

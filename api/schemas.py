@@ -1,7 +1,7 @@
-"""The bodies and queries of the API, as pydantic models: what OpenAPI documents is what is checked.
+"""What the API is asked, as pydantic models: what OpenAPI documents is what is checked.
 
-Requests are strict: unknown fields are refused, and "1" is no number. Money goes out as a plain
-decimal string and comes in as one, or as a JSON number, which is read exactly. Times are RFC 3339.
+Requests are strict: unknown fields are refused, and "1" is no number. Money is a decimal string or
+a JSON number, which is read exactly. Times are RFC 3339.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
-from uuid import UUID
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -21,17 +20,17 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from api.views import State
 from ledger import money
 from ledger.errors import InvalidAmount
 from tasks.catalog import Pipeline
 from tasks.params import MAX_SEED
 
-State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 MAX_WAIT_S = 60
 MAX_PAGE = 100
 
 _RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 
 
@@ -64,26 +63,27 @@ Time = Annotated[
     datetime, BeforeValidator(_as_time), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 Number = Annotated[float, BeforeValidator(_as_float)]
-Amount = Annotated[
-    Decimal,
-    BeforeValidator(_as_amount),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^-?\d{1,20}(\.\d{1,18})?$"},
-                {"type": "number"},
-            ],
-            "description": "An exact decimal of at most 18 places.",
-            "examples": ["0.000000019073484"],
-        }
-    ),
-]
+_ZERO_OR_MORE = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^\d{1,20}(\.\d{1,18})?$"},
+        {"type": "number", "minimum": 0},
+    ],
+    "description": "An exact decimal of at most 18 places.",
+}
+_ABOVE_ZERO = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^(?=.*[1-9])\d{1,20}(\.\d{1,18})?$"},
+        {"type": "number", "exclusiveMinimum": 0},
+    ],
+    "description": "An exact decimal above zero, of at most 18 places.",
+    "examples": ["0.000000019073484"],
+}
+# Which amounts a field takes is the ledger's word; the schema repeats it for those who read it.
+Amount = Annotated[Decimal, BeforeValidator(_as_amount), WithJsonSchema(_ABOVE_ZERO)]
+Rate = Annotated[Decimal, BeforeValidator(_as_amount), WithJsonSchema(_ZERO_OR_MORE)]
 # What names something in the database: one line without control characters.
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
-Money = Annotated[
-    str, WithJsonSchema({"type": "string", "pattern": r"^-?\d+(\.\d+)?$", "examples": ["0.02"]})
 ]
 
 
@@ -99,13 +99,13 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class View(BaseModel):
-    """An answer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-# --- asked ------------------------------------------------------------------------------------
+# Bounds for the schema alone: the catalog and the ledger check them, and can say more.
+_NOT_EMPTY: dict[str, Any] = {"minLength": 1}
+_POSITIVE: dict[str, Any] = {"minimum": 1}
+_GUIDANCE: dict[str, Any] = {"minimum": 0, "maximum": 100}
+_STRENGTH: dict[str, Any] = {"exclusiveMinimum": 0, "maximum": 1}
+_SEED: dict[str, Any] = {"minimum": 0, "maximum": MAX_SEED}
+_PARTY: dict[str, Any] = {"pattern": r"^[a-z0-9][a-z0-9-]{0,62}$"}
 
 
 class JobFields(Body):
@@ -113,23 +113,36 @@ class JobFields(Body):
 
     pipeline: Pipeline
     model_id: Name
-    prompt: str = Field(description="What to draw; at most as long as the model allows.")
+    prompt: str = Field(
+        description="What to draw; at most as long as the model allows.",
+        json_schema_extra=_NOT_EMPTY,
+    )
     negative_prompt: str = Field("", description="What not to draw.")
     width: int | None = Field(
-        None, description="Pixels, rounded up to the model's multiple. For text-to-image only."
+        None,
+        description="Pixels, rounded up to the model's multiple. For text-to-image only.",
+        json_schema_extra=_POSITIVE,
     )
-    height: int | None = Field(None, description="As `width`.")
-    num_images_per_prompt: int = Field(1, description="Picture k of n has the seed `seed + k`.")
-    num_inference_steps: int | None = None
-    guidance_scale: Number | None = None
+    height: int | None = Field(None, description="As `width`.", json_schema_extra=_POSITIVE)
+    num_images_per_prompt: int = Field(
+        1, description="Picture k of n has the seed `seed + k`.", json_schema_extra=_POSITIVE
+    )
+    num_inference_steps: int | None = Field(None, json_schema_extra=_POSITIVE)
+    guidance_scale: Number | None = Field(None, json_schema_extra=_GUIDANCE)
     image_guidance_scale: Number | None = Field(
-        None, description="How close to keep to the input picture; instruct-pix2pix models only."
+        None,
+        description="How close to keep to the input picture; instruct-pix2pix models only.",
+        json_schema_extra=_GUIDANCE,
     )
     strength: Number | None = Field(
-        None, description="How far to leave the input picture, above 0 to 1; image-to-image only."
+        None,
+        description="How far to leave the input picture; image-to-image only.",
+        json_schema_extra=_STRENGTH,
     )
     seed: int | None = Field(
-        None, description=f"0 to {MAX_SEED}. Chosen at random, and reported, when left out."
+        None,
+        description="Chosen at random, and reported, when left out.",
+        json_schema_extra=_SEED,
     )
     loras: str = Field("", description='LoRA adapters; none are supported yet, so "" or "{}".')
     safety_check: bool = Field(
@@ -158,8 +171,21 @@ class JobRequest(JobFields):
     )
 
 
+def _without_null(schema: dict[str, Any]) -> None:
+    """Take the nulls out of a schema: a form cannot say null, it leaves out."""
+    for facts in schema["properties"].values():
+        choices = [one for one in facts.pop("anyOf", ()) if one != {"type": "null"}]
+        only = choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {}
+        for name, fact in only.items():
+            facts.setdefault(name, fact)
+        if facts.get("default", ...) is None:
+            del facts["default"]
+
+
 class JobForm(JobFields):
     """A job, as a form: the same fields as text, and the picture as a file."""
+
+    model_config = ConfigDict(json_schema_extra=_without_null)
 
     image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
         # A factory, because a plain default would be documented, and null is no file.
@@ -206,7 +232,9 @@ class LimitItem(Body):
     pipeline: Pipeline | None = None
     model_id: Name | None = None
     price_per_unit: Amount | None = Field(description="null accepts any price.")
-    pixels_per_unit: int | None = Field(None, description="Pixels that the price buys; 1 if null.")
+    pixels_per_unit: int | None = Field(
+        None, description="Pixels that the price buys; 1 if null.", json_schema_extra=_POSITIVE
+    )
     currency: str | None = Field(None, description="The settlement currency if null.")
 
 
@@ -220,7 +248,10 @@ class LimitsRequest(Body):
 class NewGateway(Body):
     """A gateway to create."""
 
-    name: str = Field(description="1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.")
+    name: str = Field(
+        description="1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.",
+        json_schema_extra=_PARTY,
+    )
 
 
 class NewKey(Body):
@@ -239,8 +270,11 @@ class TopUp(Body):
 class NewOrchestrator(Body):
     """An orchestrator to create."""
 
-    name: str = Field(description="1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.")
-    fee_rate: Amount = Field(Decimal(0), description="The platform's share of each charge, 0 to 1.")
+    name: str = Field(
+        description="1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.",
+        json_schema_extra=_PARTY,
+    )
+    fee_rate: Rate = Field(Decimal(0), description="The platform's share of each charge, 0 to 1.")
 
 
 class NewOffer(Body):
@@ -249,321 +283,5 @@ class NewOffer(Body):
     pipeline: Pipeline
     model_id: Name
     price_per_unit: Amount
-    pixels_per_unit: int = 1
+    pixels_per_unit: int = Field(1, json_schema_extra=_POSITIVE)
     currency: str | None = Field(None, description="The settlement currency if null.")
-
-
-# --- answered ---------------------------------------------------------------------------------
-
-
-class OutputView(View):
-    """One picture."""
-
-    url: str
-    seed: int
-    nsfw: bool | None = Field(description="null: no safety checker has looked at it.")
-    width: int
-    height: int
-    content_type: str
-
-
-class JobErrorView(View):
-    """Why a job ended without pictures."""
-
-    code: str
-    message: str
-
-
-class HoldView(View):
-    """The funds reserved for a job."""
-
-    id: UUID
-    state: Literal["open", "captured", "voided", "expired"]
-    expires_at: datetime
-
-
-class Parameters(View):
-    """What is run, with every default filled in."""
-
-    pipeline: Pipeline
-    model_id: str
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    num_images_per_prompt: int
-    num_inference_steps: int
-    guidance_scale: float
-    image_guidance_scale: float
-    strength: float
-    seed: int
-
-
-class JobView(View):
-    """A job."""
-
-    id: UUID
-    state: State
-    pipeline: Pipeline
-    model_id: str
-    progress: float = Field(ge=0, le=1)
-    queue_position: int | None = Field(
-        description="Queued jobs before this one, counted to 10000. null when not queued, and in "
-        "lists."
-    )
-    units: int = Field(description="Pixels that are charged for: width x height x images.")
-    price_per_unit: Money
-    pixels_per_unit: int
-    amount: Money = Field(description="What is held, and charged when the pictures are there.")
-    currency: str
-    orchestrator: str
-    outputs: list[OutputView]
-    error: JobErrorView | None
-    hold: HoldView
-    attempt: int = Field(description="How many times a worker has started it.")
-    priority: int
-    parameters: Parameters
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    deadline: datetime
-    notice: str | None = Field(description="Something to know, such as that no worker is up.")
-
-
-class JobsView(View):
-    """A page of jobs, newest first."""
-
-    data: list[JobView]
-    next_cursor: str | None
-
-
-class PriceView(View):
-    """An exact price: `price_per_unit` for every `pixels_per_unit` pixels."""
-
-    price_per_unit: Money
-    pixels_per_unit: int
-    currency: str
-
-
-class QuoteView(View):
-    """What a job would cost and who would run it. Nothing is held."""
-
-    pipeline: Pipeline
-    model_id: str
-    units: int
-    price_per_unit: Money
-    pixels_per_unit: int
-    amount: Money
-    currency: str
-    orchestrator: str
-    limit: PriceView | None = Field(description="The limit that allows it; null: any price.")
-    live: bool = Field(description="A worker of the orchestrator is up.")
-    warm: bool = Field(description="A worker has the model in memory.")
-    parameters: Parameters
-    notice: str | None
-
-
-class OfferPriceView(PriceView):
-    """One orchestrator's price for a capability."""
-
-    orchestrator: str
-    live: bool
-    warm: bool
-
-
-class Range(View):
-    """The least and the most that is accepted."""
-
-    minimum: int
-    maximum: int
-
-
-class BoundsView(View):
-    """What a model accepts. Sizes are in pixels."""
-
-    size: Range
-    size_multiple: int
-    num_images_per_prompt: Range
-    num_inference_steps: Range
-    prompt_characters: Range
-
-
-class DefaultsView(View):
-    """What a model does when the request does not say."""
-
-    width: int
-    height: int
-    num_inference_steps: int
-    guidance_scale: float
-    image_guidance_scale: float
-    strength: float
-
-
-class ModelView(View):
-    """A capability that can be ordered, and what it costs where; the cheapest offer first."""
-
-    pipeline: Pipeline
-    model_id: str
-    revision: str | None
-    live: bool
-    warm: bool
-    offers: list[OfferPriceView]
-    bounds: BoundsView
-    defaults: DefaultsView
-
-
-class ModelsView(View):
-    """All capabilities that are offered."""
-
-    data: list[ModelView]
-    next_cursor: None
-
-
-class BalanceView(View):
-    """What a gateway can spend, and what is reserved for its open jobs."""
-
-    available: Money
-    held: Money
-    currency: str
-
-
-class LimitView(View):
-    """One price limit; a null price accepts any."""
-
-    pipeline: str | None
-    model_id: str | None
-    price_per_unit: Money | None
-    pixels_per_unit: int | None
-    currency: str | None
-
-
-class LimitsView(View):
-    """A gateway's limits, the most exact first."""
-
-    data: list[LimitView]
-    next_cursor: None
-
-
-class GatewayView(View):
-    """A gateway."""
-
-    id: UUID
-    name: str
-    created_at: datetime
-    balance: BalanceView
-
-
-class GatewaysView(View):
-    """All gateways, by name."""
-
-    data: list[GatewayView]
-    next_cursor: None
-
-
-class KeyView(View):
-    """An API key, without its secret."""
-
-    id: str
-    name: str
-    created_at: datetime
-    revoked_at: datetime | None
-
-
-class NewKeyView(KeyView):
-    """A new API key. `key` is shown this once."""
-
-    key: str
-
-
-class KeysView(View):
-    """A gateway's API keys, newest first."""
-
-    data: list[KeyView]
-    next_cursor: None
-
-
-class TopUpView(View):
-    """Funds that were added, and the balance now."""
-
-    reference: str
-    amount: Money
-    currency: str
-    balance: BalanceView
-
-
-class OrchestratorView(View):
-    """An orchestrator, and what it has earned and was not paid yet."""
-
-    id: UUID
-    name: str
-    fee_rate: Money
-    owed: Money
-    currency: str
-    created_at: datetime
-
-
-class OrchestratorsView(View):
-    """All orchestrators, by name."""
-
-    data: list[OrchestratorView]
-    next_cursor: None
-
-
-class OfferView(PriceView):
-    """An offer that holds now."""
-
-    id: int
-    pipeline: str
-    model_id: str
-
-
-class OffersView(View):
-    """An orchestrator's offers that hold now, cheapest first."""
-
-    data: list[OfferView]
-    next_cursor: None
-
-
-class HealthView(View):
-    """The process answers."""
-
-    status: Literal["ok"]
-
-
-class ReadyView(View):
-    """What the API stands on: "ok", or what is wrong."""
-
-    status: Literal["ready", "unavailable"]
-    database: str
-    broker: str
-    storage: str
-
-
-class FieldErrorView(View):
-    """What is wrong with one field."""
-
-    field: str
-    message: str
-
-
-class ProblemBody(View):
-    """An RFC 9457 problem. `code` is stable; the members after it come with some codes only."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    errors: list[FieldErrorView] | None = Field(None, description="Each field that is wrong.")
-    limit: PriceView | None = Field(None, description="The limit that stands against it.")
-    best_price: PriceView | None = Field(None, description="The best price there is now.")
-    orchestrator: str | None = Field(None, description="Whose price that is.")
-    needed: Money | None = None
-    available: Money | None = None
-    missing: Money | None = Field(None, description="What a top-up must add at least.")
-    currency: str | None = None
-    models: list[str] | None = Field(None, description="The models that there are.")
-    job_id: UUID | None = None
-    state: State | None = None
-    request_id: str | None = Field(None, description="Finds the log line of our own failure.")

@@ -13,26 +13,21 @@ from api.errors import UnknownKey
 from api.openapi import Answer, Operation, operation
 from api.routes.gateway import requested_limits
 from api.runtime import Runtime, current
-from api.schemas import (
+from api.schemas import LimitsRequest, NewGateway, NewKey, NewOffer, NewOrchestrator, TopUp
+from api.tables import ApiKey
+from api.views import (
     GatewaysView,
     GatewayView,
     KeysView,
     KeyView,
-    LimitsRequest,
     LimitsView,
-    NewGateway,
-    NewKey,
     NewKeyView,
-    NewOffer,
-    NewOrchestrator,
     OffersView,
     OfferView,
     OrchestratorsView,
     OrchestratorView,
-    TopUp,
     TopUpView,
 )
-from api.tables import ApiKey
 from ledger import accounts, limits, offers
 from ledger.errors import (
     CurrencyMismatch,

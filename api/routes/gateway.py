@@ -7,7 +7,8 @@ from flask import Blueprint, Response
 from api import parsing, render
 from api.openapi import Answer, Operation, operation
 from api.runtime import current, current_gateway
-from api.schemas import BalanceView, LimitItem, LimitsRequest, LimitsView
+from api.schemas import LimitItem, LimitsRequest
+from api.views import BalanceView, LimitsView
 from ledger import accounts, limits
 from ledger.errors import CurrencyMismatch, InvalidAmount
 from ledger.limits import Limit

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from api import render
 from api.openapi import Answer, Operation, operation
 from api.runtime import Runtime, current
-from api.schemas import HealthView, ReadyView
+from api.views import HealthView, ReadyView
 
 bp = Blueprint("health", __name__)
 

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, select
 from api import orders, parsing, render
 from api.openapi import Answer, Operation, operation
 from api.runtime import Runtime, current, current_gateway
-from api.schemas import JobForm, JobRequest, JobsQuery, JobsView, JobView, WaitQuery
+from api.schemas import JobForm, JobRequest, JobsQuery, WaitQuery
+from api.views import JobsView, JobView
 from ledger.errors import InsufficientFunds, InvalidAmount, NoPriceLimit, OverPriceLimit
 from tasks import jobs, workers
 from tasks.errors import (

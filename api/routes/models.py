@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from api import render
 from api.openapi import Answer, Operation, operation
 from api.runtime import current
-from api.schemas import ModelsView
+from api.views import ModelsView
 from ledger import offers
 from ledger.offers import Capability
 from tasks import workers

@@ -8,7 +8,7 @@ from api import orders, parsing, render
 from api.openapi import Answer, Operation, operation
 from api.routes.jobs import BODY, REFUSALS
 from api.runtime import current, current_gateway
-from api.schemas import QuoteView
+from api.views import QuoteView
 from tasks import jobs
 
 bp = Blueprint("quotes", __name__, url_prefix="/v1/quotes")

@@ -102,6 +102,7 @@ def malformed(name: str, body: bytes | str, says: str = "") -> Case:
 
 GOOD_TEXT = json.dumps(GOOD)
 DEEP = "[" * 100_000
+HALF_FORM = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nhalf'
 
 CASES = [
     # models and offers
@@ -234,7 +235,8 @@ CASES = [
         413,
         "body_too_large",
     ),
-    wrong("a form without a boundary", raw("x", "multipart/form-data"), "prompt", "required"),
+    Case("a form without a boundary", raw("x", "multipart/form-data"), 400, "malformed_body"),
+    Case("half a form", raw(HALF_FORM, "multipart/form-data; boundary=b"), 400, "malformed_body"),
     # pictures
     Case("no picture", {"json": image(b"hello")}, 422, "invalid_image", "image", "not a picture"),
     Case("an empty picture", {"json": image(b"")}, 422, "invalid_image", "image", "empty"),
@@ -304,6 +306,25 @@ def _check(response: TestResponse, case: Case) -> None:
         assert body[name] == value
     if case.names is not None:
         assert case.names in {error["field"] for error in body["errors"]}
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data; boundary=b"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/limits"])
+def test_a_body_of_unsaid_length_is_bounded_too(world: World, path: str, content_type: str) -> None:
+    fitting = json.dumps(GOOD).encode()
+    if "form" in content_type:
+        fitting = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nx\r\n--b--\r\n'
+    response = world.client().open(
+        path,
+        method="PUT" if "limits" in path else "POST",
+        input_stream=io.BytesIO(fitting + b" " * MAX_BODY_BYTES),
+        content_type=content_type,
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    if path == "/v1/limits" and "form" in content_type:
+        problem(response, 415, "unsupported_content_type")
+    else:
+        problem(response, 413, "body_too_large")
 
 
 def test_all_wrong_fields_are_named_at_once(world: World) -> None:

@@ -11,8 +11,8 @@ from flask import Flask
 
 from api import auth, openapi
 from api.runtime import build
-from api.schemas import GatewayView
 from api.settings import ApiSettings
+from api.views import GatewayView
 
 HEAVY = ["torch", "diffusers", "transformers", "PIL", "boto3", "flask_openapi3"]
 

@@ -1,0 +1,335 @@
+"""What the API answers, as pydantic models. Money is a plain decimal string; times are in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from tasks.catalog import Pipeline
+
+State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
+Money = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": r"^-?\d+(\.\d+)?$", "examples": ["0.02"]})
+]
+
+
+class View(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OutputView(View):
+    """One picture."""
+
+    url: str
+    seed: int
+    nsfw: bool | None = Field(description="null: no safety checker has looked at it.")
+    width: int
+    height: int
+    content_type: str
+
+
+class JobErrorView(View):
+    """Why a job ended without pictures."""
+
+    code: str
+    message: str
+
+
+class HoldView(View):
+    """The funds reserved for a job."""
+
+    id: UUID
+    state: Literal["open", "captured", "voided", "expired"]
+    expires_at: datetime
+
+
+class Parameters(View):
+    """What is run, with every default filled in."""
+
+    pipeline: Pipeline
+    model_id: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_images_per_prompt: int
+    num_inference_steps: int
+    guidance_scale: float
+    image_guidance_scale: float
+    strength: float
+    seed: int
+
+
+class JobView(View):
+    """A job."""
+
+    id: UUID
+    state: State
+    pipeline: Pipeline
+    model_id: str
+    progress: float = Field(ge=0, le=1)
+    queue_position: int | None = Field(
+        description="Queued jobs before this one, counted to 10000. null when not queued, and in "
+        "lists."
+    )
+    units: int = Field(description="Pixels that are charged for: width x height x images.")
+    price_per_unit: Money
+    pixels_per_unit: int
+    amount: Money = Field(description="What is held, and charged when the pictures are there.")
+    currency: str
+    orchestrator: str
+    outputs: list[OutputView]
+    error: JobErrorView | None
+    hold: HoldView
+    attempt: int = Field(description="How many times a worker has started it.")
+    priority: int
+    parameters: Parameters
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline: datetime
+    notice: str | None = Field(description="Something to know, such as that no worker is up.")
+
+
+class JobsView(View):
+    """A page of jobs, newest first."""
+
+    data: list[JobView]
+    next_cursor: str | None
+
+
+class PriceView(View):
+    """An exact price: `price_per_unit` for every `pixels_per_unit` pixels."""
+
+    price_per_unit: Money
+    pixels_per_unit: int
+    currency: str
+
+
+class QuoteView(View):
+    """What a job would cost and who would run it. Nothing is held."""
+
+    pipeline: Pipeline
+    model_id: str
+    units: int
+    price_per_unit: Money
+    pixels_per_unit: int
+    amount: Money
+    currency: str
+    orchestrator: str
+    limit: PriceView | None = Field(description="The limit that allows it; null: any price.")
+    live: bool = Field(description="A worker of the orchestrator is up.")
+    warm: bool = Field(description="A worker has the model in memory.")
+    parameters: Parameters
+    notice: str | None
+
+
+class OfferPriceView(PriceView):
+    """One orchestrator's price for a capability."""
+
+    orchestrator: str
+    live: bool
+    warm: bool
+
+
+class Range(View):
+    """The least and the most that is accepted."""
+
+    minimum: int
+    maximum: int
+
+
+class BoundsView(View):
+    """What a model accepts. Sizes are in pixels."""
+
+    size: Range
+    size_multiple: int
+    num_images_per_prompt: Range
+    num_inference_steps: Range
+    prompt_characters: Range
+
+
+class DefaultsView(View):
+    """What a model does when the request does not say."""
+
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    image_guidance_scale: float
+    strength: float
+
+
+class ModelView(View):
+    """A capability that can be ordered, and what it costs where; the cheapest offer first."""
+
+    pipeline: Pipeline
+    model_id: str
+    revision: str | None
+    live: bool
+    warm: bool
+    offers: list[OfferPriceView]
+    bounds: BoundsView
+    defaults: DefaultsView
+
+
+class ModelsView(View):
+    """All capabilities that are offered."""
+
+    data: list[ModelView]
+    next_cursor: None
+
+
+class BalanceView(View):
+    """What a gateway can spend, and what is reserved for its open jobs."""
+
+    available: Money
+    held: Money
+    currency: str
+
+
+class LimitView(View):
+    """One price limit; a null price accepts any."""
+
+    pipeline: str | None
+    model_id: str | None
+    price_per_unit: Money | None
+    pixels_per_unit: int | None
+    currency: str | None
+
+
+class LimitsView(View):
+    """A gateway's limits, the most exact first."""
+
+    data: list[LimitView]
+    next_cursor: None
+
+
+class GatewayView(View):
+    """A gateway."""
+
+    id: UUID
+    name: str
+    created_at: datetime
+    balance: BalanceView
+
+
+class GatewaysView(View):
+    """All gateways, by name."""
+
+    data: list[GatewayView]
+    next_cursor: None
+
+
+class KeyView(View):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class NewKeyView(KeyView):
+    """A new API key. `key` is shown this once."""
+
+    key: str
+
+
+class KeysView(View):
+    """A gateway's API keys, newest first."""
+
+    data: list[KeyView]
+    next_cursor: None
+
+
+class TopUpView(View):
+    """Funds that were added, and the balance now."""
+
+    reference: str
+    amount: Money
+    currency: str
+    balance: BalanceView
+
+
+class OrchestratorView(View):
+    """An orchestrator, and what it has earned and was not paid yet."""
+
+    id: UUID
+    name: str
+    fee_rate: Money
+    owed: Money
+    currency: str
+    created_at: datetime
+
+
+class OrchestratorsView(View):
+    """All orchestrators, by name."""
+
+    data: list[OrchestratorView]
+    next_cursor: None
+
+
+class OfferView(PriceView):
+    """An offer that holds now."""
+
+    id: int
+    pipeline: str
+    model_id: str
+
+
+class OffersView(View):
+    """An orchestrator's offers that hold now, cheapest first."""
+
+    data: list[OfferView]
+    next_cursor: None
+
+
+class HealthView(View):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class ReadyView(View):
+    """What the API stands on: "ok", or what is wrong."""
+
+    status: Literal["ready", "unavailable"]
+    database: str
+    broker: str
+    storage: str
+
+
+class FieldErrorView(View):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(View):
+    """An RFC 9457 problem. `code` is stable; the members after it come with some codes only."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldErrorView] | None = Field(None, description="Each field that is wrong.")
+    limit: PriceView | None = Field(None, description="The limit that stands against it.")
+    best_price: PriceView | None = Field(None, description="The best price there is now.")
+    orchestrator: str | None = Field(None, description="Whose price that is.")
+    needed: Money | None = None
+    available: Money | None = None
+    missing: Money | None = Field(None, description="What a top-up must add at least.")
+    currency: str | None = None
+    models: list[str] | None = Field(None, description="The models that there are.")
+    job_id: UUID | None = None
+    state: State | None = None
+    request_id: str | None = Field(None, description="Finds the log line of our own failure.")
