@@ -1,24 +1,116 @@
-"""The books as a finance person reads them: rows of the SQL views, unchanged."""
+"""The books as a finance person reads them: rows of the SQL views, narrowed and unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from uuid import UUID
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-_REPORTS = {
-    "balances": "SELECT * FROM ledger_balances ORDER BY account_id",
-    "trial-balance": "SELECT * FROM ledger_trial_balance ORDER BY account, currency",
-    "charges": "SELECT * FROM billing_charges ORDER BY charged_at DESC, job_id LIMIT 1000",
+from ledger.errors import UnknownGateway
+
+
+@dataclass(frozen=True)
+class Report:
+    """A view, the order of its rows, and the columns that narrow it: by value, and by day."""
+
+    view: str
+    order: str
+    filters: tuple[str, ...] = ()
+    day: str | None = None
+
+
+REPORTS: Mapping[str, Report] = {
+    "balances": Report("ledger_balances", "account_id", ("owner", "account")),
+    "trial-balance": Report("ledger_trial_balance", "account, currency"),
+    "journal": Report("ledger_journal", "posting_id DESC", ("owner", "account", "reference")),
+    "open-holds": Report("ledger_open_holds", "held_at, hold_id", ("gateway", "orchestrator")),
+    "charges": Report(
+        "billing_charges",
+        "entry_id DESC",
+        ("gateway", "orchestrator", "pipeline", "model_id", "job_id"),
+    ),
+    "gateway-daily": Report(
+        "billing_gateway_daily", "day, gateway, currency", ("gateway",), day="day"
+    ),
+    "orchestrator-daily": Report(
+        "billing_orchestrator_daily", "day, orchestrator, currency", ("orchestrator",), day="day"
+    ),
+    "model-daily": Report(
+        "billing_model_daily",
+        "day, pipeline, model_id, currency",
+        ("pipeline", "model_id"),
+        day="day",
+    ),
+    "invoice-lines": Report(
+        "billing_invoice_lines",
+        "month, gateway, kind, pipeline, model_id, price_per_unit, pixels_per_unit",
+        ("gateway", "month"),
+        day="month",
+    ),
 }
-REPORTS = tuple(_REPORTS)
 
 
-def rows(session: Session, report: str) -> Sequence[RowMapping]:
-    """Return the rows of a report by its name, one of `REPORTS`.
+def rows(
+    session: Session,
+    report: str,
+    where: Mapping[str, object] | None = None,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    limit: int = 1000,
+) -> Sequence[RowMapping]:
+    """Return the rows of a report, one of `REPORTS`, that have the values of `where`.
+
+    `since` and `until` (the first day, and the day after the last) narrow the reports by day.
 
     Raises:
-        KeyError: There is no such report.
+        KeyError: There is no such report, or it is not narrowed by such a column.
     """
-    return session.execute(text(_REPORTS[report])).mappings().all()
+    found = REPORTS[report]
+    values = dict(where or {})
+    unknown = sorted(values.keys() - set(found.filters))
+    if unknown:
+        raise KeyError(unknown[0])
+    wanted = [f"{column} = :{column}" for column in values]
+    for name, sign, day in (("since", ">=", since), ("until", "<", until)):
+        if day is not None:
+            if found.day is None:
+                raise KeyError(name)
+            wanted.append(f"{found.day} {sign} :{name}")
+            values[name] = day
+    condition = f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    query = f"SELECT * FROM {found.view}{condition} ORDER BY {found.order} LIMIT :limit"  # noqa: S608  names of our own
+    return session.execute(text(query), {**values, "limit": limit}).mappings().all()
+
+
+_STATEMENT = text("""
+SELECT p.id AS posting_id, e.created_at AS posted_at, e.kind,
+       coalesce(e.reference, h.reference) AS reference, e.currency, p.amount
+  FROM postings p
+  JOIN entries e ON e.id = p.entry_id
+  LEFT JOIN holds h ON h.id = e.hold_id
+ WHERE p.account_id = :account_id AND p.id < coalesce(:before, 9223372036854775807)
+ ORDER BY p.id DESC LIMIT :limit
+""")
+_ACCOUNT = text("SELECT id FROM accounts WHERE gateway_id = :gateway_id AND kind = 'available'")
+
+
+def statement(
+    session: Session, gateway_id: UUID, *, before: int | None = None, limit: int = 50
+) -> Sequence[RowMapping]:
+    """Return a page of what moved a gateway's available balance, newest first.
+
+    `before` is the `posting_id` to go on from. Above zero came in, below zero went out.
+
+    Raises:
+        UnknownGateway: There is no such gateway.
+    """
+    account_id = session.scalar(_ACCOUNT, {"gateway_id": gateway_id})
+    if account_id is None:
+        raise UnknownGateway(gateway_id)
+    values = {"account_id": account_id, "before": before, "limit": limit}
+    return session.execute(_STATEMENT, values).mappings().all()

@@ -5,13 +5,15 @@ What may be written, and what may never change, is enforced by the database (mig
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
+    Date,
     DateTime,
     ForeignKey,
     Identity,
@@ -40,6 +42,19 @@ def _big_key() -> Mapped[int]:
 
 def _created() -> Mapped[datetime]:
     return mapped_column(DateTime(timezone=True), server_default=_NOW)
+
+
+# Reports are by UTC's days and months. Computed by the database, so that they can be indexed.
+_DAY = "(created_at AT TIME ZONE 'UTC')::date"
+_MONTH = f"{_DAY} - (extract(day FROM (created_at AT TIME ZONE 'UTC'))::integer - 1)"
+
+
+def _day() -> Mapped[date]:
+    return mapped_column(Date, Computed(_DAY, persisted=True), nullable=True)
+
+
+def _month() -> Mapped[date]:
+    return mapped_column(Date, Computed(_MONTH, persisted=True), nullable=True)
 
 
 class Gateway(Base):
@@ -237,8 +252,10 @@ class Charge(Base):
 
     __tablename__ = "charges"
     __table_args__ = (
-        Index("ix_charges_gateway_id_created_at", "gateway_id", "created_at"),
-        Index("ix_charges_orchestrator_id_created_at", "orchestrator_id", "created_at"),
+        Index("ix_charges_gateway_id_day", "gateway_id", "day"),
+        Index("ix_charges_gateway_id_month", "gateway_id", "month"),
+        Index("ix_charges_orchestrator_id_day", "orchestrator_id", "day"),
+        Index("ix_charges_day", "day", postgresql_using="brin"),
     )
 
     hold_id: Mapped[UUID] = mapped_column(ForeignKey("holds.id"), primary_key=True)
@@ -257,12 +274,22 @@ class Charge(Base):
     orchestrator_payment: Mapped[Decimal] = mapped_column(AMOUNT)
     refunded: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     created_at: Mapped[datetime] = _created()
+    day: Mapped[date] = _day()
+    month: Mapped[date] = _month()
 
 
 class Refund(Base):
-    """A part of a charge that was given back, split as the charge was."""
+    """A part of a charge that was given back, split as the charge was.
+
+    Whose it is follows the charge; only the database writes it.
+    """
 
     __tablename__ = "refunds"
+    __table_args__ = (
+        Index("ix_refunds_gateway_id_day", "gateway_id", "day"),
+        Index("ix_refunds_orchestrator_id_day", "orchestrator_id", "day"),
+        Index("ix_refunds_day", "day"),
+    )
 
     entry_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("entries.id"), primary_key=True)
     hold_id: Mapped[UUID] = mapped_column(ForeignKey("charges.hold_id"), index=True)
@@ -270,3 +297,7 @@ class Refund(Base):
     platform_fee: Mapped[Decimal] = mapped_column(AMOUNT)
     orchestrator_payment: Mapped[Decimal] = mapped_column(AMOUNT)
     created_at: Mapped[datetime] = _created()
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
+    day: Mapped[date] = _day()
+    month: Mapped[date] = _month()

@@ -1,6 +1,7 @@
-"""Pins that the database refuses every false entry, whoever writes it: raw SQL, with real commits.
+"""Pins that the database refuses every false entry: raw SQL, with real commits.
 
-The attacks share one set of books. After each, every row of it is what it was before.
+The attacks come from a user with the application's role, and share one set of books. After each,
+every row of it is what it was before.
 """
 
 from __future__ import annotations
@@ -81,9 +82,10 @@ def facts(book: Book) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def engine(book: Book) -> Iterator[Engine]:
-    """Connections of a stranger: without our driver's settings."""
-    url = book.sessions.kw["bind"].url
-    engine = create_engine(url)
+    """Connections of a user with the application's role, without our driver's settings."""
+    engine = create_engine(book.sessions.kw["bind"].url.set(username="attacker"))
+    book.execute("DROP ROLE IF EXISTS attacker")
+    book.execute("CREATE ROLE attacker LOGIN IN ROLE pixeltoll_app")
     yield engine
     engine.dispose()
 

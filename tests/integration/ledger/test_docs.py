@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from tests.integration.ledger.helpers import Book, new_book
+from tests.integration.ledger.helpers import DEFENCELESS, Book, new_book
 
 PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
 VIEWS = re.findall(r"### `(\w+)`\n(.*?)(?=\n##)", PAGE, re.DOTALL)
@@ -23,12 +23,7 @@ ENTRIES = re.findall(r"^\| `(\w+)` \|", PAGE.split("## ")[3], re.MULTILINE)
 def busy(shared_sessions: sessionmaker[Session]) -> Book:
     """Books with one of everything."""
     book = new_book(shared_sessions)
-    book.top_up("1")
-    captured, voided, expired, _ = (book.hold(1000 + n) for n in range(4))
-    book.capture({captured: 400})
-    book.refund(captured, "0.000001")
-    book.void(voided)
-    book.expire(expired)
+    book.do_one_of_everything()
     return book
 
 
@@ -99,7 +94,7 @@ def test_the_checks_find_what_the_owner_of_the_tables_did(
 ) -> None:
     with busy.sessions() as session:
         # The owner can: no trigger and no constraint is in the way now.
-        session.execute(text(_DEFENCELESS))
+        session.execute(text(DEFENCELESS))
         session.execute(text(fault))
         faulty = [
             question
@@ -110,18 +105,6 @@ def test_the_checks_find_what_the_owner_of_the_tables_did(
     for words in found:
         assert any(words in question for question in faulty), (words, faulty)
     assert len(faulty) >= len(found)
-
-
-_DEFENCELESS = """
-    DO $$ DECLARE it record; BEGIN
-        FOR it IN SELECT DISTINCT tgrelid::regclass AS name FROM pg_trigger WHERE NOT tgisinternal
-        LOOP EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', it.name); END LOOP;
-        FOR it IN SELECT conrelid::regclass AS name, conname FROM pg_constraint
-                   WHERE contype IN ('c', 'f') AND connamespace = 'public'::regnamespace
-                   ORDER BY contype DESC
-        LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', it.name, it.conname); END LOOP;
-    END $$
-"""
 
 
 def test_a_fault_is_refused_while_the_defences_stand(busy: Book) -> None:

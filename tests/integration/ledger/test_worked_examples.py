@@ -156,6 +156,24 @@ def test_a_partial_refund_and_the_rest(book: Book) -> None:
     book.prove()
 
 
+def test_refunds_that_do_not_divide(book: Book) -> None:
+    """Of ten quanta two were the fee. Given back as 3 + 3 + 4, they bring back 0 + 1 + 1 of it."""
+    tiny = book.open_party("tiny", price="0.000000000000000001", fee_rate="0.25")
+    book.top_up("1", tiny)
+    hold = book.hold(10, tiny)
+    [charge] = book.capture({hold: 10})
+    assert charge.platform_fee == Decimal("0.000000000000000002")
+
+    for quanta in (3, 3, 4):
+        book.refund(hold, f"0.{quanta:018}")
+
+    fees = [row.platform_fee for row in book.rows("SELECT * FROM refunds ORDER BY entry_id")]
+    assert fees == [0, Decimal("0.000000000000000001"), Decimal("0.000000000000000001")]
+    assert book.owed(tiny) == 0
+    assert book.trial_balance()["revenue"] == 0
+    book.prove()
+
+
 def test_two_currencies_in_one_ledger(book: Book) -> None:
     """Each currency is a book of its own, and each adds up to zero by itself."""
     ether = book.open_party("ether", currency="ETH", price="0.000000000005")

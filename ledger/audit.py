@@ -1,0 +1,126 @@
+"""Proof that the books are sound: queries that find what must not be.
+
+They ask the rows themselves, and so find what was done with the database's rules switched off. What
+other floors hold against the books (a job that has ended, say) they bring as queries of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+# As many offending rows as a person reads.
+_SHOWN = 100
+
+CHECKS: Mapping[str, str] = {
+    "an entry that does not add up to zero": """
+        SELECT entry_id, sum(amount) AS sum FROM postings
+         GROUP BY entry_id HAVING sum(amount) <> 0""",
+    "a currency that does not add up to zero": """
+        SELECT a.currency, sum(p.amount) AS sum
+          FROM postings p JOIN accounts a ON a.id = p.account_id
+         GROUP BY a.currency HAVING sum(p.amount) <> 0""",
+    "an entry without postings, or in another currency than its accounts": """
+        SELECT e.id AS entry_id, e.kind, e.currency, a.id AS account_id
+          FROM entries e
+          LEFT JOIN postings p ON p.entry_id = e.id
+          LEFT JOIN accounts a ON a.id = p.account_id
+         WHERE a.currency IS DISTINCT FROM e.currency""",
+    "a posting of no entry": """
+        SELECT p.id AS posting_id, p.entry_id
+          FROM postings p LEFT JOIN entries e ON e.id = p.entry_id WHERE e.id IS NULL""",
+    "a balance that is not the sum of its postings": """
+        SELECT a.id AS account_id, a.kind, a.balance, coalesce(sum(p.amount), 0) AS posted
+          FROM accounts a LEFT JOIN postings p ON p.account_id = a.id
+         WHERE a.balance IS NOT NULL
+         GROUP BY a.id HAVING a.balance <> coalesce(sum(p.amount), 0)""",
+    "a gateway below zero": """
+        SELECT id AS account_id, kind, balance FROM accounts WHERE balance < 0""",
+    "held funds that are not the sum of the open holds": """
+        SELECT a.gateway_id, a.balance, coalesce(sum(h.amount), 0) AS open
+          FROM accounts a
+          LEFT JOIN holds h ON h.gateway_id = a.gateway_id AND h.state = 'open'
+         WHERE a.kind = 'held'
+         GROUP BY a.id HAVING a.balance <> coalesce(sum(h.amount), 0)""",
+    "a hold whose state is not what its entries say": """
+        SELECT h.id AS hold_id, h.state, e.kind
+          FROM holds h LEFT JOIN entries e ON e.hold_id = h.id AND e.kind <> 'hold'
+         WHERE h.state <> CASE e.kind WHEN 'capture' THEN 'captured' WHEN 'void' THEN 'voided'
+                                      WHEN 'expire' THEN 'expired' ELSE 'open' END""",
+    "a captured hold without its charge, or a charge of another": """
+        SELECT h.id AS hold_id, h.state, c.amount
+          FROM holds h LEFT JOIN charges c ON c.hold_id = h.id
+         WHERE (h.state = 'captured') <> (c.hold_id IS NOT NULL)""",
+    "a charge above the limit of its hold": """
+        SELECT c.hold_id, c.reference, c.price_per_unit, c.pixels_per_unit,
+               h.limit_price_per_unit, h.limit_pixels_per_unit
+          FROM charges c JOIN holds h ON h.id = c.hold_id
+         WHERE c.price_per_unit * h.limit_pixels_per_unit
+             > h.limit_price_per_unit * c.pixels_per_unit""",
+    "a charge that is not what its units cost, or not all shared out": """
+        SELECT hold_id, reference, units, price_per_unit, pixels_per_unit, amount
+          FROM charges
+         WHERE amount * pixels_per_unit < units * price_per_unit
+            OR (amount - 0.000000000000000001) * pixels_per_unit >= units * price_per_unit
+            OR platform_fee + orchestrator_payment <> amount""",
+    "a unit charged twice, or never held": """
+        SELECT c.reference, count(*) AS charges, sum(c.units) AS charged, max(h.units) AS held
+          FROM charges c LEFT JOIN holds h ON h.id = c.hold_id
+         GROUP BY c.reference
+        HAVING count(*) > 1 OR sum(c.units) > coalesce(max(h.units), 0)
+         UNION ALL
+        SELECT h.reference, count(*), NULL, h.units
+          FROM entries e JOIN holds h ON h.id = e.hold_id WHERE e.kind = 'capture'
+         GROUP BY h.id HAVING count(*) > 1""",
+    "what is refunded is not the sum of the refunds, or above the charge": """
+        SELECT c.hold_id, c.amount, c.refunded, coalesce(sum(r.amount), 0) AS refunds
+          FROM charges c LEFT JOIN refunds r ON r.hold_id = c.hold_id
+         GROUP BY c.hold_id
+        HAVING c.refunded <> coalesce(sum(r.amount), 0) OR c.refunded > c.amount""",
+    "earnings that are not charges less refunds": """
+        SELECT o.name AS orchestrator, p.posted, c.charged, r.refunded
+          FROM orchestrators o
+          JOIN accounts a ON a.orchestrator_id = o.id AND a.kind = 'payable'
+          CROSS JOIN LATERAL (
+            SELECT coalesce(sum(amount), 0) AS posted FROM postings WHERE account_id = a.id
+          ) AS p
+          CROSS JOIN LATERAL (
+            SELECT coalesce(sum(orchestrator_payment), 0) AS charged
+              FROM charges WHERE orchestrator_id = o.id
+          ) AS c
+          CROSS JOIN LATERAL (
+            SELECT coalesce(sum(r.orchestrator_payment), 0) AS refunded
+              FROM refunds r JOIN charges ON charges.hold_id = r.hold_id
+             WHERE charges.orchestrator_id = o.id
+          ) AS r
+         WHERE p.posted <> c.charged - r.refunded""",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that must not be, and the rows (at most 100) that are so."""
+
+    check: str
+    rows: tuple[dict[str, Any], ...]
+
+
+def check(session: Session, also: Mapping[str, str] | None = None) -> list[Finding]:
+    """Return what is wrong with the books; nothing, when they are sound.
+
+    `also` are queries of the floors above, by what they find. Each query sees one moment, and the
+    books may move between two of them. It reads all of the books and takes as long as that takes.
+    """
+    session.execute(text("SET LOCAL statement_timeout = 0"))
+    findings = (_ask(session, name, query) for name, query in {**CHECKS, **(also or {})}.items())
+    return [finding for finding in findings if finding.rows]
+
+
+def _ask(session: Session, name: str, query: str) -> Finding:
+    shown = text(f"SELECT * FROM ({query}) AS found LIMIT {_SHOWN}".replace(":", r"\:"))  # noqa: S608  queries of our own
+    rows: Sequence[Any] = session.execute(shown).mappings().all()
+    return Finding(name, tuple(dict(row) for row in rows))

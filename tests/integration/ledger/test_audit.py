@@ -1,0 +1,96 @@
+"""Pins that the audit is silent on sound books, and names what the owner of the tables spoiled."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+from ledger import audit
+from tests.integration.ledger.helpers import DEFENCELESS, Book, new_book
+
+
+@pytest.fixture(scope="module")
+def busy(shared_sessions: sessionmaker[Session]) -> Book:
+    """Books with one of everything."""
+    book = new_book(shared_sessions)
+    book.do_one_of_everything()
+    return book
+
+
+FAULTS = {
+    "UPDATE postings SET amount = amount * 2 WHERE id = 2": [
+        "an entry that does not add up to zero",
+        "a currency that does not add up to zero",
+        "a balance that is not the sum of its postings",
+    ],
+    "DELETE FROM postings WHERE entry_id = 1": [
+        "an entry without postings, or in another currency than its accounts",
+        "a balance that is not the sum of its postings",
+    ],
+    "DELETE FROM entries WHERE kind = 'top_up'": ["a posting of no entry"],
+    "UPDATE entries SET currency = 'ETH' WHERE id = 1": [
+        "an entry without postings, or in another currency than its accounts"
+    ],
+    "UPDATE accounts SET balance = -1 WHERE kind = 'available'": [
+        "a balance that is not the sum of its postings",
+        "a gateway below zero",
+    ],
+    "UPDATE accounts SET balance = 7 WHERE kind = 'held'": [
+        "held funds that are not the sum of the open holds"
+    ],
+    "UPDATE holds SET state = 'voided', resolved_at = now() WHERE state = 'open'": [
+        "held funds that are not the sum of the open holds",
+        "a hold whose state is not what its entries say",
+    ],
+    "DELETE FROM charges": [
+        "a captured hold without its charge, or a charge of another",
+        "earnings that are not charges less refunds",
+    ],
+    "UPDATE charges SET units = units + 1": [
+        "a charge that is not what its units cost, or not all shared out"
+    ],
+    "UPDATE charges SET platform_fee = 0": [
+        "a charge that is not what its units cost, or not all shared out"
+    ],
+    "UPDATE holds SET limit_price_per_unit = 1e-9, limit_pixels_per_unit = 1": [
+        "a charge above the limit of its hold"
+    ],
+    "UPDATE holds SET units = 1": ["a unit charged twice, or never held"],
+    "UPDATE charges SET refunded = 0": [
+        "what is refunded is not the sum of the refunds, or above the charge"
+    ],
+    "DELETE FROM refunds": [
+        "what is refunded is not the sum of the refunds, or above the charge",
+        "earnings that are not charges less refunds",
+    ],
+}
+
+
+def test_sound_books_have_no_findings(busy: Book) -> None:
+    with busy.sessions.begin() as session:
+        assert audit.check(session) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_was_spoiled_is_found(busy: Book, fault: str) -> None:
+    with busy.sessions() as session:
+        # The owner can: no trigger and no constraint is in the way now.
+        session.execute(text(DEFENCELESS))
+        session.execute(text(fault))
+        found = {finding.check: finding.rows for finding in audit.check(session)}
+        session.rollback()
+    assert found.keys() >= set(FAULTS[fault])
+    assert all(rows for rows in found.values())
+
+
+def test_every_check_has_a_fault_that_it_finds() -> None:
+    assert {check for checks in FAULTS.values() for check in checks} == set(audit.CHECKS)
+
+
+def test_other_floors_bring_their_own_checks(busy: Book) -> None:
+    mine = {"a gateway called north": "SELECT name FROM gateways WHERE name = 'north'"}
+    with busy.sessions.begin() as session:
+        assert audit.check(session, mine) == [
+            audit.Finding("a gateway called north", ({"name": "north"},))
+        ]
