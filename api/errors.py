@@ -211,6 +211,12 @@ def _no_limit(error: ledger.NoPriceLimit) -> dict[str, object]:
     return {"orchestrator": error.orchestrator, **best}
 
 
+def _named(said: str) -> dict[str, str]:
+    """Return which field a message is about: the one that it begins with, else the name."""
+    found = re.match(r"(\w+): (.+)", said, re.DOTALL)
+    return dict(zip(("field", "message"), found.groups() if found else ("name", said), strict=True))
+
+
 _FACTS: Mapping[type[Exception], Callable[[Any], dict[str, object]]] = {
     ledger.NoPriceLimit: _no_limit,
     ledger.OverPriceLimit: lambda error: {
@@ -227,7 +233,7 @@ _FACTS: Mapping[type[Exception], Callable[[Any], dict[str, object]]] = {
     ledger.InvalidAmount: lambda error: {
         "errors": [{"field": error.field, "message": error.reason}]
     },
-    ledger.InvalidName: lambda error: {"errors": [{"field": "name", "message": str(error)}]},
+    ledger.InvalidName: lambda error: {"errors": [_named(str(error))]},
     ledger.CurrencyMismatch: lambda error: {
         "errors": [{"field": "currency", "message": str(error)}]
     },

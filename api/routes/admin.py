@@ -177,7 +177,7 @@ def _key(row: ApiKey) -> KeyView:
         security="admin",
         body={parsing.JSON: TopUp},
         answers=[Answer(201, "The funds are there", TopUpView)],
-        errors=[UnknownGateway, InvalidAmount, ReferenceReused],
+        errors=[UnknownGateway, InvalidAmount, InvalidName, ReferenceReused],
     )
 )
 def top_up(gateway: str) -> Response:

@@ -74,7 +74,8 @@ def requested_limits(currency: str) -> list[Limit]:
     """Read the limits that a request's body asks for.
 
     Raises:
-        InvalidParams: Two are for the same scope, or a field is wrong.
+        InvalidParams: Two are for the same scope, one is for a model without saying of which
+            pipeline, or a field is wrong.
         InvalidAmount: A price is none; names it.
     """
     items = parsing.json_body(LimitsRequest).data
@@ -85,6 +86,9 @@ def requested_limits(currency: str) -> list[Limit]:
             said = "has the pipeline and model of an earlier limit"
             raise InvalidParams([FieldError(f"data.{index}", said)])
         seen.add(scope)
+        if item.model_id is not None and item.pipeline is None:
+            said = "is needed where a model_id is given"
+            raise InvalidParams([FieldError(f"data.{index}.pipeline", said)])
     return [_limit(index, item, currency) for index, item in enumerate(items)]
 
 

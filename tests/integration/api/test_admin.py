@@ -113,6 +113,8 @@ WRONG: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "gateways/first/top-ups", {"amount": "x", "reference": "r"}, 422, "invalid_params"),
     ("POST", "gateways/first/top-ups", {"amount": "1e30", "reference": "r"}, 422, "invalid_params"),
     ("POST", "gateways/first/top-ups", {"amount": True, "reference": "r"}, 422, "invalid_params"),
+    ("POST", "gateways/first/top-ups", {"amount": 1, "reference": ""}, 422, "invalid_params"),
+    ("POST", "gateways/first/top-ups", {"amount": 1, "reference": "a\u200b"}, 422, "invalid_name"),
     ("POST", "gateways/nobody/top-ups", {"amount": 1, "reference": "r"}, 404, "unknown_gateway"),
     ("GET", "gateways/nobody/limits", {}, 404, "unknown_gateway"),
     ("PUT", "gateways/nobody/limits", {"data": []}, 404, "unknown_gateway"),
@@ -183,6 +185,7 @@ def test_what_is_shown_can_be_sent_back(world: World) -> None:
         ({"price_per_unit": 1, "pipeline": "upscale"}, "data.0.pipeline", "invalid_params"),
         ({"price_per_unit": 1, "model_id": "a\x00"}, "data.0.model_id", "invalid_params"),
         ({"price_per_unit": 1, "max": 2}, "data.0.max", "invalid_params"),
+        ({"price_per_unit": 1, "model_id": MODEL}, "data.0.pipeline", "invalid_params"),
     ],
 )
 def test_a_wrong_limit_changes_nothing(

@@ -33,12 +33,12 @@ class Hung(ObjectStore):
         time.sleep(10)
 
 
-def test_a_process_that_answers_is_alive(world: World) -> None:
-    assert world.client("").get("/healthz").json == {"status": "ok"}
+def test_a_process_that_answers_is_alive(shared_world: World) -> None:
+    assert shared_world.client("").get("/healthz").json == {"status": "ok"}
 
 
-def test_all_parts_answer(world: World) -> None:
-    response = world.client("").get("/readyz")
+def test_all_parts_answer(shared_world: World) -> None:
+    response = shared_world.client("").get("/readyz")
     assert response.status_code == 200
     assert response.json == {
         "status": "ready",
@@ -48,18 +48,19 @@ def test_all_parts_answer(world: World) -> None:
     }
 
 
-def test_the_part_that_is_away_is_named(
-    world: World, store: ObjectStore, subtests: pytest.Subtests
-) -> None:
+def test_the_part_that_is_away_is_named(shared_world: World, subtests: pytest.Subtests) -> None:
+    store = shared_world.store
     nowhere = sessionmaker(create_engine("postgresql+psycopg:///x?host=/nowhere"))
 
     def refuse() -> None:
         raise ConnectionError
 
     away: dict[str, Runtime] = {
-        "database": replace(world.runtime, reads=nowhere),
-        "broker": replace(world.runtime, ping_broker=refuse),
-        "storage": replace(world.runtime, open_store=lambda: Away(store._client, store._bucket)),
+        "database": replace(shared_world.runtime, reads=nowhere),
+        "broker": replace(shared_world.runtime, ping_broker=refuse),
+        "storage": replace(
+            shared_world.runtime, open_store=lambda: Away(store._client, store._bucket)
+        ),
     }
     for part, runtime in away.items():
         with subtests.test(part):
@@ -70,8 +71,9 @@ def test_the_part_that_is_away_is_named(
             assert [name for name in away if found[name] != "ok"] == [part]
 
 
-def test_a_part_that_hangs_is_given_up_on(world: World, store: ObjectStore) -> None:
-    hung = replace(world.runtime, open_store=lambda: Hung(store._client, store._bucket))
+def test_a_part_that_hangs_is_given_up_on(shared_world: World) -> None:
+    store = shared_world.store
+    hung = replace(shared_world.runtime, open_store=lambda: Hung(store._client, store._bucket))
     began = time.monotonic()
     response = create_app(hung).test_client().get("/readyz")
 
@@ -88,8 +90,8 @@ def test_the_real_broker_is_asked(make_world: MakeWorld) -> None:
 # --- the description --------------------------------------------------------------------------
 
 
-def test_the_document_is_valid_openapi_31(world: World) -> None:
-    document = world.client("").get("/openapi.json").json
+def test_the_document_is_valid_openapi_31(shared_world: World) -> None:
+    document = shared_world.client("").get("/openapi.json").json
 
     assert document["openapi"].startswith("3.1")
     OpenAPIV31SpecValidator(document).validate()
@@ -102,8 +104,8 @@ def test_the_document_is_valid_openapi_31(world: World) -> None:
     assert "over_price_limit" in submit["responses"]["402"]["description"]
 
 
-def test_the_page_loads_nothing_from_elsewhere(world: World) -> None:
-    client = world.client("")
+def test_the_page_loads_nothing_from_elsewhere(shared_world: World) -> None:
+    client = shared_world.client("")
     page = client.get("/docs")
 
     assert page.status_code == 200

@@ -34,30 +34,30 @@ def call(world: World, method: str, path: str, key: str) -> Any:
     return world.client(key).open(path, method=method, json=GOOD if method != "GET" else None)
 
 
-def test_only_what_is_meant_to_be_public_is(world: World) -> None:
-    public = {path for _, path, security in routes(world) if security == "none"}
+def test_only_what_is_meant_to_be_public_is(shared_world: World) -> None:
+    public = {path for _, path, security in routes(shared_world) if security == "none"}
     assert public == {*PUBLIC, "/docs/swagger-ui.css"}
-    assert len(routes(world)) > 25
+    assert len(routes(shared_world)) > 25
 
 
 def test_every_other_route_refuses_without_a_valid_key(
-    world: World, subtests: pytest.Subtests
+    shared_world: World, subtests: pytest.Subtests
 ) -> None:
     strangers = {
         "no key": "",
         "no such key": _well_formed_but_unknown(),
-        "a typing error": world.key[:-1] + ("x" if world.key[-1] != "x" else "y"),
-        "a revoked key": world.revoked_key,
+        "a typing error": shared_world.key[:-1] + ("x" if shared_world.key[-1] != "x" else "y"),
+        "a revoked key": shared_world.revoked_key,
         "nonsense": "nonsense",
         "odd characters": "px_é\u2603",
     }
-    for method, path, security in routes(world):
+    for method, path, security in routes(shared_world):
         if security == "none":
             continue
-        wrong = {"the other kind": ADMIN_KEY if security == "gateway" else world.key}
+        wrong = {"the other kind": ADMIN_KEY if security == "gateway" else shared_world.key}
         for name, key in {**strangers, **wrong}.items():
             with subtests.test(f"{method} {path} with {name}"):
-                response = call(world, method, path, key)
+                response = call(shared_world, method, path, key)
                 problem(response, 401, "not_authenticated")
                 assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
@@ -68,19 +68,21 @@ def _well_formed_but_unknown() -> str:
 
 
 @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", "", "px_key"])
-def test_other_schemes_are_no_keys(world: World, header: str) -> None:
-    response = world.client("").get("/v1/balance", headers={"Authorization": header})
+def test_other_schemes_are_no_keys(shared_world: World, header: str) -> None:
+    response = shared_world.client("").get("/v1/balance", headers={"Authorization": header})
     problem(response, 401, "not_authenticated")
 
 
-def test_the_scheme_is_read_in_any_case(world: World) -> None:
-    response = world.client("").get("/v1/balance", headers={"Authorization": f"bearer {world.key}"})
+def test_the_scheme_is_read_in_any_case(shared_world: World) -> None:
+    response = shared_world.client("").get(
+        "/v1/balance", headers={"Authorization": f"bearer {shared_world.key}"}
+    )
     assert response.status_code == 200
 
 
-def test_another_gateways_job_is_not_there(world: World) -> None:
-    job = world.submit()
-    other = world.client(world.other_key)
+def test_another_gateways_job_is_not_there(shared_world: World) -> None:
+    job = shared_world.submit()
+    other = shared_world.client(shared_world.other_key)
 
     for response in (
         other.get(f"/v1/jobs/{job['id']}"),
@@ -94,7 +96,7 @@ def test_another_gateways_job_is_not_there(world: World) -> None:
             "detail": "",
             "instance": "",
         }
-    assert world.client().get(f"/v1/jobs/{job['id']}").json["state"] == "queued"
+    assert shared_world.client().get(f"/v1/jobs/{job['id']}").json["state"] == "queued"
 
 
 def test_a_key_is_revoked_at_once(world: World) -> None:
@@ -108,17 +110,17 @@ def test_a_key_is_revoked_at_once(world: World) -> None:
     assert again.json["revoked_at"] == revoked.json["revoked_at"] is not None
 
 
-def test_the_database_never_sees_a_secret(world: World) -> None:
-    secret = world.key.split("_")[2]
-    with world.sessions() as session:
+def test_the_database_never_sees_a_secret(shared_world: World) -> None:
+    secret = shared_world.key.split("_")[2]
+    with shared_world.sessions() as session:
         rows = str(session.execute(text("SELECT * FROM api_keys")).all())
-    assert world.key.split("_")[1] in rows
+    assert shared_world.key.split("_")[1] in rows
     assert secret not in rows
     assert secret[:43] not in rows
 
 
-def test_the_body_of_a_stranger_is_not_read(world: World) -> None:
-    response = world.client("").post(
+def test_the_body_of_a_stranger_is_not_read(shared_world: World) -> None:
+    response = shared_world.client("").post(
         "/v1/jobs", data=b"not json, and too large" * 100_000, content_type="text/plain"
     )
     problem(response, 401, "not_authenticated")

@@ -11,16 +11,21 @@ from tests.integration.api.world import World, problem
 DATA = bytes(range(256)) * 2000  # more than one chunk
 
 
-@pytest.fixture
-def address(world: World) -> str:
+@pytest.fixture(scope="module")
+def address(shared_world: World) -> str:
+    """Where the picture is; it stays there for all tests."""
+    return published(shared_world)
+
+
+def published(world: World) -> str:
     job = world.submit()
     world.succeed(DATA)
     url: str = world.client().get(f"/v1/jobs/{job['id']}").json["outputs"][0]["url"]
     return url.removeprefix("http://localhost")
 
 
-def test_a_picture_needs_no_key_and_is_what_was_stored(world: World, address: str) -> None:
-    response = world.client("").get(address)
+def test_a_picture_needs_no_key_and_is_what_was_stored(shared_world: World, address: str) -> None:
+    response = shared_world.client("").get(address)
 
     assert response.status_code == 200
     assert response.data == DATA
@@ -31,8 +36,8 @@ def test_a_picture_needs_no_key_and_is_what_was_stored(world: World, address: st
     assert "immutable" in response.headers["Cache-Control"]
 
 
-def test_a_head_says_the_same_without_the_bytes(world: World, address: str) -> None:
-    response = world.client("").head(address)
+def test_a_head_says_the_same_without_the_bytes(shared_world: World, address: str) -> None:
+    response = shared_world.client("").head(address)
     assert (response.status_code, response.data) == (200, b"")
     assert response.headers["Content-Length"] == str(len(DATA))
 
@@ -49,9 +54,9 @@ def test_a_head_says_the_same_without_the_bytes(world: World, address: str) -> N
     ],
 )
 def test_a_range_gives_that_part(
-    world: World, address: str, asked: str, first: int, last: int
+    shared_world: World, address: str, asked: str, first: int, last: int
 ) -> None:
-    response = world.client("").get(address, headers={"Range": asked})
+    response = shared_world.client("").get(address, headers={"Range": asked})
 
     assert response.status_code == 206
     assert response.data == DATA[first : last + 1]
@@ -61,9 +66,9 @@ def test_a_range_gives_that_part(
 
 @pytest.mark.parametrize("asked", ["bytes=512000-", "bytes=99999999-99999999", "bytes=-0"])
 def test_a_range_past_the_end_is_refused_with_the_size(
-    world: World, address: str, asked: str
+    shared_world: World, address: str, asked: str
 ) -> None:
-    response = world.client("").get(address, headers={"Range": asked})
+    response = shared_world.client("").get(address, headers={"Range": asked})
     problem(response, 416, "range_not_satisfiable")
     assert response.headers["Content-Range"] == f"bytes */{len(DATA)}"
 
@@ -71,13 +76,15 @@ def test_a_range_past_the_end_is_refused_with_the_size(
 @pytest.mark.parametrize(
     "asked", ["bytes=5-1", "bytes=0-1,4-5", "lines=0-1", "bytes=-", "bytes=x-"]
 )
-def test_a_range_that_is_not_understood_is_ignored(world: World, address: str, asked: str) -> None:
-    response = world.client("").get(address, headers={"Range": asked})
+def test_a_range_that_is_not_understood_is_ignored(
+    shared_world: World, address: str, asked: str
+) -> None:
+    response = shared_world.client("").get(address, headers={"Range": asked})
     assert (response.status_code, len(response.data)) == (200, len(DATA))
 
 
-def test_an_unchanged_picture_is_not_sent_again(world: World, address: str) -> None:
-    client = world.client("")
+def test_an_unchanged_picture_is_not_sent_again(shared_world: World, address: str) -> None:
+    client = shared_world.client("")
     etag = client.get(address).headers["ETag"]
 
     for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
@@ -87,8 +94,8 @@ def test_an_unchanged_picture_is_not_sent_again(world: World, address: str) -> N
     assert client.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_a_range_of_another_picture_gets_the_whole_one(world: World, address: str) -> None:
-    client = world.client("")
+def test_a_range_of_another_picture_gets_the_whole_one(shared_world: World, address: str) -> None:
+    client = shared_world.client("")
     etag = client.get(address).headers["ETag"]
     part = {"Range": "bytes=0-9"}
 
@@ -97,8 +104,8 @@ def test_a_range_of_another_picture_gets_the_whole_one(world: World, address: st
         assert client.get(address, headers={**part, "If-Range": stale}).status_code == 200
 
 
-def test_what_is_not_there_is_not_found(world: World, address: str) -> None:
-    client = world.client("")
+def test_what_is_not_there_is_not_found(shared_world: World, address: str) -> None:
+    client = shared_world.client("")
     folder = address.rpartition("/")[0]
     for path in (f"{folder}/other.png", f"{folder}/%00", "/stream/x/y", "/stream/x"):
         response = client.get(path)
@@ -106,9 +113,11 @@ def test_what_is_not_there_is_not_found(world: World, address: str) -> None:
         assert response.mimetype == "application/problem+json"
 
 
-def test_a_picture_that_the_store_lost_is_not_found(world: World, address: str) -> None:
-    world.store.delete([stored.key for stored in world.store.list("outputs/")])
-    body = problem(world.client("").get(address), 404, "object_not_found")
+def test_a_picture_that_the_store_lost_is_not_found(shared_world: World) -> None:
+    lost = published(shared_world)
+    prefix = f"outputs/{lost.split('/')[2]}/"
+    shared_world.store.delete([stored.key for stored in shared_world.store.list(prefix)])
+    body = problem(shared_world.client("").get(lost), 404, "object_not_found")
     assert "outputs/" not in body["detail"]
 
 
