@@ -24,6 +24,7 @@ _NOTE = (
 )
 _SYNCS = 50
 _WHOLE = 100  # From here on, decimals say nothing.
+_TENTH = 0.1  # Below it, two decimals say too little.
 
 
 def machine(folder: Path) -> str:
@@ -86,7 +87,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.what,
         f"{_plain(row.ours)} {row.unit}",
         f"{_plain(row.baseline)} {row.unit}",
-        *(f"{ratio:.2f}" for ratio in figures),
+        *(f"{ratio:.2f}" if ratio >= _TENTH else f"{ratio:.2g}" for ratio in figures),
         row.better,
     )
 
