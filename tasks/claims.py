@@ -54,8 +54,10 @@ WITH head AS (
        FOR NO KEY UPDATE SKIP LOCKED
 ), fitting AS (
     SELECT jobs.id, jobs.num_images, jobs.priority
-      FROM jobs JOIN head ON jobs.batch_key = head.batch_key
+      FROM jobs, head
      WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
+       -- Not a join: its plan would filter the whole queue for a key that few jobs have.
+       AND jobs.batch_key = (SELECT batch_key FROM head)
        AND (jobs.id = head.id OR head.attempt = 0 AND jobs.attempt = 0)
      ORDER BY jobs.priority DESC, jobs.id
      LIMIT (SELECT CASE WHEN attempt = 0 THEN :max_images ELSE 1 END FROM head)
