@@ -298,26 +298,16 @@ def balance(gateway: GatewayName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJs
         show(vars(accounts.balance(session, owner.id)), as_json=as_json)
 
 
-@report_app.command("trial-balance")
-def trial_balance(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """Show the sum of every kind of account, and that they add up to zero."""
-    _report("trial-balance", data_dir, as_json=as_json)
+def _add_report(name: str, view: str) -> None:
+    """Add the command that shows one of the ledger's reports."""
+
+    def show_report(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
+        with _session(data_dir) as session:
+            rows = [dict(row) for row in reports.rows(session, name)]
+        show_all(list(rows[0]) if rows else [], rows, as_json=as_json)
+
+    report_app.command(name, help=f"Show {view}, at most a thousand rows.")(show_report)
 
 
-@report_app.command("balances")
-def balances(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """Show every account's balance."""
-    _report("balances", data_dir, as_json=as_json)
-
-
-@report_app.command("charges")
-def charges(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """Show what each job cost, the newest first."""
-    _report("charges", data_dir, as_json=as_json)
-
-
-def _report(name: str, data_dir: Path, *, as_json: bool) -> None:
-    with _session(data_dir) as session:
-        rows = reports.rows(session, name)
-    facts = [dict(row) for row in rows]
-    show_all(list(facts[0]) if facts else [], facts, as_json=as_json)
+for _name, _report in reports.REPORTS.items():
+    _add_report(_name, _report.view)

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from ledger.money import plain
 
-_TABLE_WIDTH_MAX = 10_000
 _out = Console(highlight=False, soft_wrap=True)
+# As wide as a table may be: what a narrow terminal or a pipe would cut off is what was asked for.
+_wide = Console(highlight=False, width=10_000)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -50,8 +51,7 @@ def show_all(
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*map(_cell, _written(row).values()))
-    # As wide as it is: what a narrow terminal or a pipe would cut off is what was asked for.
-    _out.print(table, width=_TABLE_WIDTH_MAX)
+    _wide.print(table)
 
 
 def _written(facts: Mapping[str, object]) -> dict[str, object]:

@@ -59,11 +59,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(data_dir: Path, **environment: str) -> Up:
+def start(data_dir: Path, *flags: str, **environment: str) -> Up:
     output = data_dir.with_suffix(".out")
     with output.open("w") as file:
         process = subprocess.Popen(
-            pixeltoll("up", "--data-dir", str(data_dir), "--port", "0"),
+            pixeltoll("up", "--data-dir", str(data_dir), "--port", "0", *flags),
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,7 +113,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def up(folder: Path) -> Iterator[Up]:
     """One stack for the tests that leave it running."""
-    up = start(folder / "shared")
+    up = start(folder / "shared", "--flower")
     yield up
     up.end(signal.SIGTERM)
 
@@ -132,10 +132,32 @@ def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
     key = {"Authorization": f"Bearer {connection['api_key']}"}
     balance = httpx.get(f"{connection['url']}/v1/balance", headers=key).json()
     assert balance["available"] == "10"
-    assert connection["flower_url"] is None
     for pid in connection["pids"].values():
         assert Path(f"/proc/{pid}/cwd").readlink() == up.data_dir
     assert connection["url"] in up.said()
+
+
+def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:
+    url = httpx.URL(up.connection["flower_url"])
+
+    assert httpx.get(url.join("/workers")).is_success
+    stranger = url.copy_with(username=None, password=None)
+    assert httpx.get(stranger.join("/workers")).status_code == httpx.codes.UNAUTHORIZED
+    assert url.host == "127.0.0.1"
+
+
+def test_another_process_joins_by_the_data_folder(up: Up) -> None:
+    second = subprocess.Popen(
+        pixeltoll("scheduler", "--data-dir", str(up.data_dir)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with second:
+        assert second.stderr is not None
+        assert "scheduler_starts" in second.stderr.readline()
+        second.send_signal(signal.SIGTERM)
+        second.stderr.read()
+    assert second.returncode == 0
 
 
 def test_a_second_up_says_who_holds_the_folder(up: Up) -> None:
