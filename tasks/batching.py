@@ -22,7 +22,7 @@ def choose_queue(
     loaded: Collection[str],
     switch_wait_s: float,
     since_switch_s: float,
-) -> str | None:
+) -> Backlog | None:
     """Return the queue to serve, or None when nothing is ready.
 
     Loading a model costs seconds, so queues of loaded models come first. But when a job has waited
@@ -34,8 +34,7 @@ def choose_queue(
     may_switch = since_switch_s >= switch_wait_s
     overdue = any(one.waited_s >= switch_wait_s for one in backlogs if one not in warm)
     candidates = backlogs if not warm or (may_switch and overdue) else warm
-    best = max(candidates, key=lambda one: (one.priority, one.waited_s), default=None)
-    return None if best is None else best.queue
+    return max(candidates, key=lambda one: (one.priority, one.waited_s), default=None)
 
 
 def chunks(count: int, most: int) -> list[range]:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from tasks import claims, sweeps, telemetry
-from tasks.batching import choose_queue, chunks
+from tasks.batching import Backlog, choose_queue, chunks
 from tasks.catalog import ModelSpec
 from tasks.engine.protocol import Batch, ImageTask
 from tasks.errors import InferenceError, Interrupted, InvalidImage, OutOfMemory
@@ -76,6 +77,10 @@ class Runner:
                 claimed = self._claim()
                 if not claimed:
                     break
+                # What ran before may have killed its worker, and must not do so to a batch that is
+                # all but paid for.
+                if finishing is not None and any(job.attempt > 1 for job in claimed):
+                    finishing.result()
                 made = self._make_all(claimed)
                 # One batch at a time is being finished while the next one is made: more would only
                 # pile up pictures.
@@ -93,25 +98,26 @@ class Runner:
         asked_at = self.looked_at = time.monotonic()
         try:
             with run.sessions.begin() as session:
-                ready = sweeps.backlogs(session, run.queues)
-                queue = choose_queue(
-                    ready,
-                    run.engine.loaded,
-                    run.settings.model_switch_wait_s,
-                    asked_at - self._switched_at,
-                )
-                if queue is None:
-                    return []
-                model_id = next(one.model_id for one in ready if one.queue == queue)
-                claimed = claims.claim(
-                    session, queue, run.worker_id, self._max_batch(model_id), run.settings.lease_s
-                )
+                claimed = self._claim_first(session, sweeps.backlogs(session, run.queues))
         except SQLAlchemyError as error:
             # If jobs were claimed nevertheless, nobody renews them, and their leases end.
             _log.warning("claim_failed", error=telemetry.brief(error))
             return []
         run.leases.hold(claimed, asked_at)
         return claimed
+
+    def _claim_first(self, session: Session, ready: Sequence[Backlog]) -> list[Job]:
+        """Claim from the best queue, or from the next one if others were faster there."""
+        run = self._run
+        since_switch_s = time.monotonic() - self._switched_at
+        patience_s = run.settings.model_switch_wait_s
+        while best := choose_queue(ready, run.engine.loaded, patience_s, since_switch_s):
+            most = self._max_batch(best.model_id)
+            claimed = claims.claim(session, best.queue, run.worker_id, most, run.settings.lease_s)
+            if claimed:
+                return claimed
+            ready = [one for one in ready if one != best]
+        return []
 
     def _max_batch(self, model_id: str) -> int:
         known = {spec.model_id: spec.max_batch for spec in self._run.catalog.models()}
@@ -160,7 +166,8 @@ class Runner:
         while waiting := [slot for slot in waiting if not self._is_lost(slot.job)]:
             chunk = waiting[: len(chunks(len(waiting), size)[0])]
             try:
-                pictures = self._call(spec, chunk, made, total)
+                done = sum(map(len, made.values()))
+                pictures = self._call(spec, batch, chunk, done, total)
             except OutOfMemory:
                 if len(chunk) == 1:
                     raise
@@ -180,24 +187,21 @@ class Runner:
         engine.load(spec, batch[0].pipeline)
         if is_switch:
             self._switched_at = time.monotonic()
-        self._run.leases.note([job.id for job in batch], 0, 0)
+        self._run.leases.note(batch, 0, 0)
 
     def _call(
-        self, spec: ModelSpec, chunk: Sequence[_Slot], made: _Made, total: int
+        self, spec: ModelSpec, batch: Sequence[Job], chunk: Sequence[_Slot], done: int, total: int
     ) -> list[Picture]:
-        """Make one pipeline call.
+        """Make one pipeline call, after `done` of the `total` pictures of the batch.
 
         Raises:
             Interrupted: The claims of all its jobs are gone.
             EngineError: The model cannot be loaded, or the call failed.
         """
-        leases = self._run.leases
-        wanted = {slot.job.id for slot in chunk}
-        done = sum(len(pictures) for pictures in made.values())
 
         def on_step(step: int, steps: int) -> bool:
-            leases.note(made, done * steps + len(chunk) * step, total * steps)
-            return not all(leases.is_lost(job_id) for job_id in wanted)
+            self._run.leases.note(batch, done * steps + len(chunk) * step, total * steps)
+            return not all(self._is_lost(slot.job) for slot in chunk)
 
         pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
         if len(pictures) != len(chunk):
@@ -207,7 +211,7 @@ class Runner:
         return pictures
 
     def _is_lost(self, job: Job) -> bool:
-        return self._run.leases.is_lost(job.id)
+        return self._run.leases.is_lost(job)
 
     def _inputs(self, claimed: Sequence[Job]) -> _Inputs:
         """Return each job's input picture or None; a job whose input cannot be had is settled."""

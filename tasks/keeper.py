@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from tasks import sweeps, telemetry, workers
 from tasks.batching import Backlog
 from tasks.generate import Runner
@@ -53,7 +55,8 @@ class Keeper:
                     heard_at = time.monotonic()
                     self._beat()
             except Exception as error:  # noqa: BLE001  without this thread, all claims are lost
-                _log.warning("heartbeat_failed", error=telemetry.brief(error))
+                unforeseen = not isinstance(error, SQLAlchemyError)
+                _log.warning("heartbeat_failed", error=telemetry.brief(error), exc_info=unforeseen)
             self._watchdog.pat()
 
     def _beat(self) -> None:

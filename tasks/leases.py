@@ -66,26 +66,32 @@ class Leases:
                 {job.id: _Claim(job.attempt, asked_at + self._lease_s) for job in claimed}
             )
 
-    def drop(self, job_ids: Iterable[UUID]) -> None:
+    def drop(self, claimed: Iterable[Job]) -> None:
         """Stop renewing: the jobs are settled, or somebody else's."""
         with self._lock:
             self._moved_at = time.monotonic()
-            for job_id in job_ids:
-                self._claims.pop(job_id, None)
+            for job in claimed:
+                if self._current(job.id, job.attempt) is not None:
+                    del self._claims[job.id]
 
-    def note(self, job_ids: Iterable[UUID], step: int, steps: int) -> None:
+    def note(self, claimed: Iterable[Job], step: int, steps: int) -> None:
         """Remember how far these jobs are; the next tick tells the database."""
         with self._lock:
             self._moved_at = time.monotonic()
-            for job_id in job_ids:
-                claim = self._claims.get(job_id)
+            for job in claimed:
+                claim = self._current(job.id, job.attempt)
                 if claim is not None:
                     claim.step, claim.steps = step, steps
 
-    def is_lost(self, job_id: UUID) -> bool:
+    def is_lost(self, job: Job) -> bool:
         """Tell whether a claim is gone, so that its work would be for nothing."""
-        claim = self._claims.get(job_id)
+        claim = self._current(job.id, job.attempt)
         return claim is None or claim.lost or time.monotonic() >= claim.until
+
+    def _current(self, job_id: UUID, attempt: int) -> _Claim | None:
+        """Return the claim, unless the job was dropped, or claimed anew by this same worker."""
+        claim = self._claims.get(job_id)
+        return claim if claim is not None and claim.attempt == attempt else None
 
     def tick(self) -> None:
         """Renew what is held."""
@@ -112,9 +118,8 @@ class Leases:
             self._extend_at = asked_at + self._lease_s / _RENEWALS
         with self._lock:
             for job_id, asked in running.items():
-                # Meanwhile it may have been dropped, and even claimed anew.
-                current = self._claims.get(job_id)
-                if current is None or current.attempt != asked.attempt:
+                current = self._current(job_id, asked.attempt)
+                if current is None:
                     continue
                 if job_id not in held:
                     _lose(job_id, current)

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import db
@@ -17,6 +18,7 @@ from ledger.settings import LedgerSettings
 from tasks import jobs, sweeps, telemetry, workers
 from tasks.app import make_celery
 from tasks.dispatch import Ringer
+from tasks.errors import StorageError
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tasks.watchdog import Watchdog
@@ -56,7 +58,12 @@ class Sweeper:
         try:
             chore()
         except Exception as error:  # noqa: BLE001  the sweeping must go on
-            _log.warning("chore_failed", chore=chore.__name__, error=telemetry.brief(error))
+            _log.warning(
+                "chore_failed",
+                chore=chore.__name__,
+                error=telemetry.brief(error),
+                exc_info=not isinstance(error, SQLAlchemyError | StorageError),
+            )
 
     def reclaim(self) -> None:
         """Queue again what lost workers were running, and ring for it."""

@@ -79,7 +79,7 @@ class Settler:
         except Exception:  # noqa: BLE001  the leases end, and the jobs run again
             _log.exception("batch_not_finished", worker_id=self._run.worker_id)
         finally:
-            self._run.leases.drop(job.id for job in claimed)
+            self._run.leases.drop(claimed)
 
     def _store_all(self, batch: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> _Stored:
         """Store the pictures of jobs whose claims are good; a job that cannot be is settled."""
@@ -182,10 +182,10 @@ class Settler:
                     claims.leave_to_sweep(session, [job.id])
         except Exception as gone:  # noqa: BLE001  the lease ends, and the job runs again
             _log.warning("settlement_failed", job_id=str(job.id), error=telemetry.brief(gone))
-        self._run.leases.drop([job.id])
+        self._run.leases.drop([job])
 
     def _is_lost(self, job: Job) -> bool:
-        return self._run.leases.is_lost(job.id)
+        return self._run.leases.is_lost(job)
 
     def _leave_to_sweep(self, job_ids: Sequence[UUID]) -> None:
         try:

@@ -123,6 +123,10 @@ def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:
             del parent
             serve()
 
+    @signals.worker_ready.connect(weak=False)
+    def ready(**_: object) -> None:
+        _log.info("worker_listens", worker_id=runtime.worker_id)
+
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: object) -> None:
         runner.stop()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -29,6 +29,8 @@ from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tasks.tables import Job, Output
+
+Found = TypeVar("Found")
 
 TEXT, IMAGE = "text-to-image", "image-to-image"
 SMALL, OTHER, UNLOADABLE = "acme/small", "acme/other", "acme/unloadable"
@@ -124,6 +126,10 @@ class Stage:
         with self.sessions.begin() as session:
             session.execute(text(statement), values)
 
+    def scalar(self, query: str, **values: object) -> object:
+        with self.sessions.begin() as session:
+            return session.scalar(text(query), values)
+
     def outputs(self, job: Job) -> list[Output]:
         with self.sessions.begin() as session:
             query = select(Output).where(Output.job_id == job.id).order_by(Output.index)
@@ -164,9 +170,10 @@ def offer(
     offers.publish(session, orchestrator_id, capability, price, "USD")
 
 
-def eventually(condition: Callable[[], object], within_s: float = 30) -> None:
+def eventually(condition: Callable[[], Found], within_s: float = 30) -> Found:
     """Wait until something is so that no event tells of: the state of another process."""
     end = time.monotonic() + within_s
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, f"not so after {within_s} s"
         time.sleep(0.05)
+    return found

@@ -50,7 +50,7 @@ def test_claims_are_kept_alive_whatever_else_fails(stage: Stage, crew: Crew) -> 
     stage.execute("ALTER TABLE workers RENAME TO hidden")
     keeper.start()
     runtime.leases.hold([job], time.monotonic())
-    runtime.leases.note([job.id], 2, 4)
+    runtime.leases.note([job], 2, 4)
     eventually(lambda: stage.job(job.id).step == 2)
     with pytest.raises(SQLAlchemyError):
         keeper.stop()
@@ -89,5 +89,5 @@ def test_a_worker_whose_batch_stands_still_has_a_stuck_device(stage: Stage, crew
     assert why_stalled(crew) is None
     runtime.leases._moved_at = time.monotonic() - 1801
     assert why_stalled(crew) == "no_progress"
-    runtime.leases.note([claimed[0].id], 1, 4)
+    runtime.leases.note(claimed, 1, 4)
     assert why_stalled(crew) is None

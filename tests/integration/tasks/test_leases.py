@@ -13,7 +13,7 @@ from ledger.db import make_engine, session_factory
 from tasks import claims
 from tasks.leases import Leases
 from tasks.tables import Job
-from tests.stage import Stage
+from tests.stage import Stage, eventually
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def test_a_tick_extends_the_lease(stage: Stage, job: Job) -> None:
     # The next one is not yet due: the row is left alone.
     leases.tick()
     assert stage.job(job.id).lease_expires_at == extended
-    assert not leases.is_lost(job.id)
+    assert not leases.is_lost(job)
 
 
 def test_a_tick_tells_the_progress(stage: Stage, job: Job) -> None:
     leases = held(stage.sessions, job)
-    leases.note([job.id], 3, 8)
+    leases.note([job], 3, 8)
     leases.tick()
     now = stage.job(job.id)
     assert (now.step, now.steps) == (3, 8)
@@ -57,35 +57,35 @@ def test_a_tick_tells_the_progress(stage: Stage, job: Job) -> None:
 def test_a_tick_learns_of_a_cancel(stage: Stage, job: Job) -> None:
     leases = held(stage.sessions, job)
     stage.cancel(job)
-    assert not leases.is_lost(job.id)
+    assert not leases.is_lost(job)
     leases.tick()
-    assert leases.is_lost(job.id)
+    assert leases.is_lost(job)
     assert not leases.idle
 
 
 def test_what_is_dropped_is_not_renewed(stage: Stage, job: Job) -> None:
     leases = held(stage.sessions, job, lease_s=1000)
-    leases.drop([job.id])
+    leases.drop([job])
     leases.tick()
     assert leases.idle
-    assert leases.is_lost(job.id)
+    assert leases.is_lost(job)
     assert stage.job(job.id).lease_expires_at == job.lease_expires_at
 
 
 def test_a_lease_that_could_not_be_renewed_in_time_is_lost(job: Job) -> None:
     leases = held(nowhere(), job, lease_s=0.3)
     leases.tick()
-    assert not leases.is_lost(job.id)
+    assert not leases.is_lost(job)
     time.sleep(0.3)
-    assert leases.is_lost(job.id)
+    assert leases.is_lost(job)
     leases.tick()
-    assert leases.is_lost(job.id)
+    assert leases.is_lost(job)
 
 
 def test_a_lease_is_counted_from_before_it_was_asked_for(stage: Stage, job: Job) -> None:
     leases = Leases(stage.sessions, 30)
     leases.hold([job], time.monotonic() - 30)
-    assert leases.is_lost(job.id)
+    assert leases.is_lost(job)
 
 
 def test_a_job_claimed_anew_during_a_tick_is_not_lost_by_the_old_claim(
@@ -105,11 +105,26 @@ def test_a_job_claimed_anew_during_a_tick_is_not_lost_by_the_old_claim(
             future = pool.submit(tick)
             assert ticking.wait(30)
             time.sleep(0.2)
-            leases.drop([job.id])
-        (again,) = stage.claim()
+            leases.drop([job])
+        (again,) = eventually(stage.claim)
         leases.hold([again], time.monotonic())
         future.result(30)
-    assert not leases.is_lost(job.id)
+    assert not leases.is_lost(again)
+    assert leases.is_lost(job)
+
+
+def test_the_end_of_one_attempt_is_not_the_end_of_the_next(stage: Stage, job: Job) -> None:
+    """A worker that requeues a job may claim it again before it has finished with that batch."""
+    leases = held(stage.sessions, job)
+    with stage.sessions.begin() as session:
+        claims.requeue(session, job.id, 1, delay_s=0)
+    (again,) = stage.claim()
+    leases.hold([again], time.monotonic())
+    leases.note([job], 3, 4)
+    leases.drop([job])
+    leases.tick()
+    assert not leases.is_lost(again)
+    assert stage.job(job.id).step == 0
 
 
 def test_it_is_still_when_nothing_is_brought_forward(stage: Stage, job: Job) -> None:
@@ -117,5 +132,5 @@ def test_it_is_still_when_nothing_is_brought_forward(stage: Stage, job: Job) -> 
     time.sleep(0.1)
     leases.tick()
     assert leases.still_s >= 0.1
-    leases.note([job.id], 1, 8)
+    leases.note([job], 1, 8)
     assert leases.still_s < 0.1

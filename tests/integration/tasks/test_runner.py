@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from PIL import Image
 
+from tasks import claims
 from tasks.engine.protocol import ImageTask
 from tasks.storage import ObjectStore
 from tasks.tables import Job
@@ -127,6 +128,17 @@ def test_a_loaded_model_is_served_before_another_is_loaded(
     runner, _ = stage.runner(engine, store)
     runner.serve()
     assert [batch.model.model_id for batch in engine.batches] == [SMALL, SMALL, OTHER]
+
+
+def test_a_worker_that_comes_too_late_in_one_queue_goes_on_to_the_next(
+    stage: Stage, store: ObjectStore
+) -> None:
+    taken, free = stage.submit("taken", priority=9), stage.submit("free", model_id=OTHER)
+    runner, _ = stage.runner(FakeEngine(), store)
+    with stage.sessions.begin() as faster:
+        claims.claim(faster, taken.queue, "faster", 1, 30)
+        runner.serve()
+    assert stage.states([taken, free]) == ["running", "succeeded"]
 
 
 def test_a_worker_that_is_told_to_stop_ends_its_batch_and_leaves_the_rest(

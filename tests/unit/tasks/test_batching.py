@@ -15,7 +15,8 @@ LONG_AGO = 3600.0
 def chosen(
     *backlogs: Backlog, loaded: tuple[str, ...] = (), since_switch_s: float = LONG_AGO
 ) -> str | None:
-    return choose_queue(backlogs, loaded, PATIENCE, since_switch_s)
+    best = choose_queue(backlogs, loaded, PATIENCE, since_switch_s)
+    return best.queue if best else None
 
 
 def backlog(model: str, waited_s: float = 1.0, priority: int = 0) -> Backlog:

@@ -1,0 +1,48 @@
+"""What the processes of these tests do: each is a composition root, as in production."""
+
+from __future__ import annotations
+
+import time
+
+from tasks import scheduler, worker
+from tests.fakes import BrokenEngine, FakeEngine
+from tests.stage import OWNER
+
+
+def fake_worker(step_s: float) -> None:
+    """A worker whose engine needs no GPU."""
+    worker.run(OWNER, [], lambda _settings: FakeEngine(step_s=step_s))
+
+
+def broken_worker() -> None:
+    """A worker whose device has faulted."""
+    worker.run(OWNER, [], lambda _settings: BrokenEngine())
+
+
+def stuck_worker() -> None:
+    """A worker whose device hangs."""
+    engine = FakeEngine()
+    engine.on_step = lambda _step: time.sleep(3600)
+    worker.run(OWNER, [], lambda _settings: engine)
+
+
+def real_worker(model_id: str) -> None:
+    """A worker with the real engine, on the CPU."""
+    # Here and not above: it loads torch, which no other role needs.
+    from tasks.engine.diffusion import DiffusionEngine
+
+    worker.run(OWNER, [model_id], DiffusionEngine.from_settings)
+
+
+def sweeper() -> None:
+    """A scheduler."""
+    scheduler.run()
+
+
+def demo_models(target: str) -> None:
+    """Makes the demo models, in a process of its own because torch would stay for good."""
+    from pathlib import Path
+
+    from tasks.engine.demo import make_demo
+
+    make_demo(Path(target))
