@@ -78,6 +78,7 @@ class World:
     key: str
     other_key: str
     revoked_key: str
+    poor_key: str
 
     def client(self, key: str | None = None) -> CheckedClient:
         """A client of the gateway, or with another key; "" is none."""
@@ -162,13 +163,21 @@ def _output(name: str, key: str, data: bytes, job: Job) -> NewOutput:
     )
 
 
-def furnish(sessions: sessionmaker[Session]) -> tuple[UUID, str, str, str]:
-    """Make gateways and offers; returns the first gateway, its key, another's, a revoked one."""
+def furnish(sessions: sessionmaker[Session]) -> tuple[UUID, str, str, str, str]:
+    """Make gateways and offers.
+
+    Returns the first gateway, its key, another gateway's, a revoked one, and one of a gateway that
+    has a tenth of a cent.
+    """
     with sessions.begin() as session:
         first = accounts.create_gateway(session, "first", "USD")
         second = accounts.create_gateway(session, "second", "USD")
         accounts.top_up(session, first.id, Decimal(10), "opening")
-        limits.replace_limits(session, first.id, [Limit(None, None, unit_price(PRICE))], "USD")
+        poor = accounts.create_gateway(session, "third", "USD")
+        accounts.top_up(session, poor.id, Decimal("0.001"), "pocket money")
+        for gateway in (first, poor):
+            limit = Limit(None, None, unit_price(PRICE))
+            limits.replace_limits(session, gateway.id, [limit], "USD")
         owner = accounts.create_orchestrator(session, ORCHESTRATOR, "USD", Decimal("0.1"))
         for pipeline in ("text-to-image", "image-to-image"):
             capability = Capability(pipeline, MODEL)
@@ -177,7 +186,8 @@ def furnish(sessions: sessionmaker[Session]) -> tuple[UUID, str, str, str]:
         _, other = auth.create_key(session, second.id, "k")
         row, revoked = auth.create_key(session, first.id, "k")
         auth.revoke_key(session, first.id, row.id)
-        return first.id, key, other, revoked
+        _, pocket = auth.create_key(session, poor.id, "k")
+        return first.id, key, other, revoked, pocket
 
 
 def problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
