@@ -110,6 +110,12 @@ _BROKEN = "This failed on our side and was logged; the request id finds it."
 _DATABASE_AWAY = Problem(
     503, "database_unavailable", "The database does not answer", "Try again in a moment."
 )
+_NO_RATE = Problem(
+    503,
+    ledger.RateError.code,
+    "No good exchange rate",
+    "What is offered is priced in another currency, and its exchange rate is missing or too old.",
+)
 
 PROBLEMS: Mapping[type[Exception], Problem] = {
     MalformedBody: Problem(400, MalformedBody.code, "The body cannot be read"),
@@ -162,6 +168,10 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.StorageError: Problem(
         503, tasks.StorageError.code, "The object store does not answer", "Try again in a moment."
     ),
+    ledger.RateError: _NO_RATE,
+    ledger.NoRate: _NO_RATE,
+    ledger.StaleRate: _NO_RATE,
+    ledger.FeedError: Problem(500, "internal_error", "Internal error", _BROKEN),
     sqlalchemy.exc.OperationalError: _DATABASE_AWAY,
     sqlalchemy.exc.InterfaceError: _DATABASE_AWAY,
     sqlalchemy.exc.TimeoutError: _DATABASE_AWAY,

@@ -56,17 +56,32 @@ CHECKS: Mapping[str, str] = {
           FROM holds h LEFT JOIN charges c ON c.hold_id = h.id
          WHERE (h.state = 'captured') <> (c.hold_id IS NOT NULL)""",
     "a charge above the limit of its hold": """
-        SELECT c.hold_id, c.reference, c.price_per_unit, c.pixels_per_unit,
-               h.limit_price_per_unit, h.limit_pixels_per_unit
-          FROM charges c JOIN holds h ON h.id = c.hold_id
-         WHERE c.price_per_unit * h.limit_pixels_per_unit
-             > h.limit_price_per_unit * c.pixels_per_unit""",
+        SELECT hold_id, job_id, price_per_unit, pixels_per_unit, price_currency,
+               limit_price_per_unit, limit_pixels_per_unit, limit_currency, rate, rate_divisor
+          FROM billing_charges
+         WHERE price_per_unit * limit_pixels_per_unit
+             * CASE WHEN price_currency = currency THEN 1 ELSE rate END
+             * CASE WHEN limit_currency = currency THEN 1 ELSE rate_divisor END
+             > limit_price_per_unit * pixels_per_unit
+             * CASE WHEN limit_currency = currency THEN 1 ELSE rate END
+             * CASE WHEN price_currency = currency THEN 1 ELSE rate_divisor END""",
     "a charge that is not what its units cost, or not all shared out": """
-        SELECT hold_id, reference, units, price_per_unit, pixels_per_unit, amount
-          FROM charges
-         WHERE amount * pixels_per_unit < units * price_per_unit
-            OR (amount - 0.000000000000000001) * pixels_per_unit >= units * price_per_unit
+        SELECT hold_id, job_id, units, price_per_unit, pixels_per_unit, price_currency,
+               rate, rate_divisor, amount
+          FROM billing_charges,
+               LATERAL (SELECT CASE WHEN price_currency = currency THEN 1 ELSE rate END AS up,
+                               CASE WHEN price_currency = currency THEN 1 ELSE rate_divisor END
+                                   AS down) AS exchange
+         WHERE amount * pixels_per_unit * down < units * price_per_unit * up
+            OR (amount - 0.000000000000000001) * pixels_per_unit * down
+               >= units * price_per_unit * up
             OR platform_fee + orchestrator_payment <> amount""",
+    "a conversion by another rate than the one it names": """
+        SELECT h.id AS hold_id, h.rate_id, h.rate, h.rate_divisor, r.rate AS said
+          FROM holds h JOIN exchange_rates r ON r.id = h.rate_id
+         WHERE (h.rate, h.rate_divisor) IS DISTINCT FROM
+               (CASE WHEN r.quote_currency = h.currency THEN r.rate ELSE 1 END,
+                CASE WHEN r.quote_currency = h.currency THEN 1 ELSE r.rate END)""",
     "a unit charged twice, or never held": """
         SELECT c.reference, count(*) AS charges, sum(c.units) AS charged, max(h.units) AS held
           FROM charges c LEFT JOIN holds h ON h.id = c.hold_id

@@ -7,6 +7,10 @@
     |-- UnknownGateway
     |-- UnknownOrchestrator
     |-- CurrencyMismatch        amounts of two currencies that cannot be compared
+    |-- FeedError               a source of exchange rates that cannot be read
+    |-- RateError               a price that cannot be converted
+    |   |-- NoRate              nobody has said what a currency is worth
+    |   `-- StaleRate           what was said last is too old
     |-- Refused                 a job that may not be paid for
     |   |-- NoPriceLimit        the gateway has not said what it would pay
     |   |-- OverPriceLimit      every offer is above the gateway's limit
@@ -21,6 +25,7 @@ The classes carry facts. HTTP statuses belong to the floors above.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -84,7 +89,7 @@ class UnknownOrchestrator(LedgerError):
 
 
 class CurrencyMismatch(LedgerError):
-    """Raised when a price is not in the installation's settlement currency."""
+    """Raised when amounts of two currencies would be compared, or one settled as the other."""
 
     code = "currency_mismatch"
 
@@ -94,6 +99,48 @@ class CurrencyMismatch(LedgerError):
         super().__init__(
             f"The price is in {currency}, but this installation settles in {settlement}; "
             f"state it in {settlement}."
+        )
+
+
+class FeedError(LedgerError):
+    """Raised when a source of exchange rates cannot be read, or says what cannot be a rate."""
+
+    code = "feed_error"
+
+
+class RateError(LedgerError):
+    """Base of the reasons why a price cannot be converted into the settlement currency."""
+
+    code = "rate_error"
+
+
+class NoRate(RateError):
+    """Raised when there is no exchange rate."""
+
+    code = "no_rate"
+
+    def __init__(self, currency: str, settlement: str) -> None:
+        self.currency = currency
+        self.settlement = settlement
+        super().__init__(
+            f"There is no exchange rate from {currency} to {settlement}; "
+            "set one with `pixeltoll rates set`."
+        )
+
+
+class StaleRate(RateError):
+    """Raised when the newest exchange rate is older than allowed: it is not guessed with."""
+
+    code = "stale_rate"
+
+    def __init__(self, currency: str, settlement: str, age: timedelta, max_age: timedelta) -> None:
+        self.currency = currency
+        self.settlement = settlement
+        self.age = age
+        self.max_age = max_age
+        super().__init__(
+            f"The newest exchange rate from {currency} to {settlement} is {age} old, and at most "
+            f"{max_age} is allowed; set one with `pixeltoll rates set`."
         )
 
 

@@ -46,11 +46,13 @@ WITH funds AS (
 ), hold AS (
     INSERT INTO holds (reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id, units,
                        price_per_unit, pixels_per_unit, limit_price_per_unit,
-                       limit_pixels_per_unit, fee_rate, currency, amount, expires_at)
+                       limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
+                       price_currency, limit_currency, rate, rate_divisor, rate_id)
     SELECT :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline, :model_id, :units,
            :price_per_unit, :pixels_per_unit, :limit_price_per_unit, :limit_pixels_per_unit,
            (SELECT fee_rate FROM orchestrators WHERE id = :orchestrator_id),
-           :currency, :amount, :expires_at
+           :currency, :amount, :expires_at, :price_currency, :limit_currency,
+           CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint)
       FROM funds WHERE funds.balance >= :amount
     ON CONFLICT (reference) DO NOTHING
     RETURNING id
@@ -101,9 +103,11 @@ WITH part AS (
 )
 INSERT INTO charges (hold_id, entry_id, reference, gateway_id, orchestrator_id, pipeline, model_id,
                      units, price_per_unit, pixels_per_unit, currency, amount, platform_fee,
-                     orchestrator_payment)
+                     orchestrator_payment, price_currency, rate, rate_divisor)
 SELECT part.id, entry.id, reference, gateway_id, orchestrator_id, pipeline, model_id,
-       charged_units, price_per_unit, pixels_per_unit, currency, charged, fee, payment
+       charged_units, price_per_unit, pixels_per_unit, currency, charged, fee, payment,
+       price_currency, CASE WHEN price_currency IS NOT NULL THEN rate END,
+       CASE WHEN price_currency IS NOT NULL THEN rate_divisor END
   FROM part JOIN entry ON entry.hold_id = part.id
 RETURNING *
 """)
@@ -151,12 +155,13 @@ def authorize(
         InsufficientFunds: Less than the amount is available. Nothing is written.
         ReferenceReused: The reference has a hold already. Nothing is written.
         UnknownGateway: There is no such gateway.
-        CurrencyMismatch: The limit, or the gateway's balance, is in another currency.
+        CurrencyMismatch: The gateway's balance is in another currency than the quote.
+        NoRate, StaleRate: The limit cannot be compared with the price.
     """
     offer = quote.offer
     if quote.units < 1:
         raise InvalidAmount("units", "must be at least 1")
-    if limit.price is not None and not limit.allows(offer.price):
+    if limit.price is not None and not limit.allows(offer.price, quote.rates):
         raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
     row = session.execute(
         _AUTHORIZE,
@@ -175,6 +180,7 @@ def authorize(
             "currency": quote.currency,
             "amount": quote.amount,
             "expires_at": expires_at,
+            **_exchange(quote, limit),
         },
     ).one_or_none()
     if row is None:
@@ -185,6 +191,23 @@ def authorize(
     if row.balance < quote.amount:
         raise InsufficientFunds(quote.amount, row.balance, quote.currency)
     raise ReferenceReused(reference)
+
+
+def _exchange(quote: Quote, limit: Limit) -> dict[str, object]:
+    """Return what currencies other than the amount's a hold has, and the rate between them."""
+    price_currency, limit_currency = (
+        price.currency if price is not None and price.currency != quote.currency else None
+        for price in (quote.offer.price, limit.price)
+    )
+    foreign = price_currency or limit_currency
+    rate = quote.rates.of(foreign) if foreign else None
+    return {
+        "price_currency": price_currency,
+        "limit_currency": limit_currency,
+        "rate": rate and rate.numerator,
+        "rate_divisor": rate and rate.divisor,
+        "rate_id": rate and rate.id,
+    }
 
 
 def capture(session: Session, units_by_hold: Mapping[UUID, int]) -> list[Charge]:
@@ -221,7 +244,7 @@ def _part(hold: Hold, units: int) -> tuple[Decimal, Decimal, Decimal]:
     """Return what units of a hold cost, the platform's fee, and the orchestrator's payment."""
     if not 0 < units <= hold.units:
         raise InvalidAmount("units", f"must be from 1 to the {hold.units} that are held")
-    total = charge(units, hold.price)
+    total = charge(units, hold.price, hold.exchange)
     return total, *split_fee(total, hold.fee_rate)
 
 

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from ledger.errors import CurrencyMismatch, InvalidName, UnknownGateway
 from ledger.money import UnitPrice
 from ledger.offers import Capability
-from ledger.tables import Gateway, PriceLimit
+from ledger.rates import Rates
+from ledger.tables import Account, Gateway, PriceLimit
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,21 @@ class Limit:
             capability.model_id,
         )
 
-    def allows(self, price: UnitPrice) -> bool:
+    def allows(self, price: UnitPrice, rates: Rates | None = None) -> bool:
         """Tell whether a price is within the limit; equal is within.
 
         Raises:
-            CurrencyMismatch: The price is in another currency than the limit.
+            CurrencyMismatch: The price is in another currency than the limit, and there are no
+                rates to compare them by.
+            NoRate, StaleRate: There are, but not for these.
         """
         if self.price is None:
             return True
-        if price.currency != self.price.currency:
+        if price.currency == self.price.currency:
+            return price.fraction <= self.price.fraction
+        if rates is None:
             raise CurrencyMismatch(price.currency, self.price.currency)
-        return price.fraction <= self.price.fraction
+        return rates.settled(price) <= rates.settled(self.price)
 
 
 def list_limits(session: Session, gateway_id: UUID) -> list[Limit]:
@@ -58,13 +63,7 @@ def list_limits(session: Session, gateway_id: UUID) -> list[Limit]:
         .where(PriceLimit.gateway_id == gateway_id)
         .order_by(PriceLimit.pipeline.nulls_last(), PriceLimit.model_id.nulls_last())
     )
-    return [Limit(row.pipeline, row.model_id, _price(row)) for row in rows]
-
-
-def _price(row: PriceLimit) -> UnitPrice | None:
-    if row.price_per_unit is None or row.pixels_per_unit is None or row.currency is None:
-        return None
-    return UnitPrice(row.price_per_unit, row.pixels_per_unit, row.currency)
+    return [Limit(row.pipeline, row.model_id, row.price) for row in rows]
 
 
 def replace_limits(
@@ -75,33 +74,35 @@ def replace_limits(
     Raises:
         UnknownGateway: There is no such gateway.
         InvalidName: Two limits are for the same scope, or one names a model without a pipeline.
-        CurrencyMismatch: A price is not in the settlement currency.
+        CurrencyMismatch: The gateway's accounts are not in the settlement currency.
     """
     if len({(limit.pipeline, limit.model_id) for limit in limits}) < len(limits):
         raise InvalidName("limits: two of them are for the same pipeline and model_id.")
-    _lock_gateway(session, gateway_id)
+    _lock_gateway(session, gateway_id, settlement_currency)
     session.execute(delete(PriceLimit).where(PriceLimit.gateway_id == gateway_id))
     for limit in limits:
         set_limit(session, gateway_id, limit, settlement_currency)
 
 
 def set_limit(session: Session, gateway_id: UUID, limit: Limit, settlement_currency: str) -> None:
-    """Set one limit, in place of the gateway's earlier one for the same scope.
+    """Set one limit, in any currency, in place of the gateway's earlier one for the same scope.
 
     Raises:
         UnknownGateway: There is no such gateway.
         InvalidName: The limit names a model without a pipeline.
-        CurrencyMismatch: The price is not in the settlement currency.
+        CurrencyMismatch: The gateway's accounts are not in the settlement currency.
     """
     if limit.model_id is not None and limit.pipeline is None:
         raise InvalidName("pipeline: is needed where a model_id is given.")
-    if limit.price is not None and limit.price.currency != settlement_currency:
-        raise CurrencyMismatch(limit.price.currency, settlement_currency)
-    _lock_gateway(session, gateway_id)
+    _lock_gateway(session, gateway_id, settlement_currency)
+    stated = limit.price and limit.price.stated
     price = {
         "price_per_unit": limit.price and limit.price.price_per_unit,
         "pixels_per_unit": limit.price and limit.price.pixels_per_unit,
         "currency": limit.price and limit.price.currency,
+        "stated_price_per_unit": stated and stated.price_per_unit,
+        "stated_pixels_per_unit": stated and stated.pixels_per_unit,
+        "stated_currency": stated and stated.currency,
     }
     session.execute(
         insert(PriceLimit)
@@ -112,15 +113,25 @@ def set_limit(session: Session, gateway_id: UUID, limit: Limit, settlement_curre
     )
 
 
-def _lock_gateway(session: Session, gateway_id: UUID) -> None:
+def _lock_gateway(session: Session, gateway_id: UUID, settlement_currency: str) -> None:
     """Let writers of one gateway's limits take turns: two that replace them must not mix theirs."""
-    found = select(Gateway.id).where(Gateway.id == gateway_id).with_for_update(key_share=True)
-    if session.scalar(found) is None:
+    currency = session.scalar(
+        select(Account.currency)
+        .join(Gateway, Gateway.id == Account.gateway_id)
+        .where(Gateway.id == gateway_id, Account.kind == "available")
+        .with_for_update(key_share=True, of=Gateway)
+    )
+    if currency is None:
         raise UnknownGateway(gateway_id)
+    if currency != settlement_currency:
+        raise CurrencyMismatch(currency, settlement_currency)
 
 
 def effective(
-    limits: Iterable[Limit], capability: Capability, max_price: UnitPrice | None = None
+    limits: Iterable[Limit],
+    capability: Capability,
+    max_price: UnitPrice | None = None,
+    rates: Rates | None = None,
 ) -> Limit | None:
     """Return the limit for a capability: the most exact one, tightened by the request's own price.
 
@@ -128,13 +139,14 @@ def effective(
     because a limit is the gateway owner's word, and a request only the caller's.
 
     Raises:
-        CurrencyMismatch: The request's price is in another currency than the limit.
+        CurrencyMismatch, NoRate, StaleRate: The request's price is in another currency than the
+            limit, and cannot be compared.
     """
     fitting = [limit for limit in limits if limit.applies_to(capability)]
     if not fitting:
         return None
     limit = max(fitting, key=lambda one: (one.pipeline is not None) + (one.model_id is not None))
     own = Limit(capability.pipeline, capability.model_id, max_price)
-    if max_price is None or (limit.price is not None and own.allows(limit.price)):
+    if max_price is None or (limit.price is not None and own.allows(limit.price, rates)):
         return limit
     return own

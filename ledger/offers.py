@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from ledger.errors import CurrencyMismatch, UnknownOrchestrator
 from ledger.money import UnitPrice, charge
+from ledger.rates import Rates
 from ledger.tables import Account, Offer, Orchestrator
 
 
@@ -40,16 +41,20 @@ class LiveOffer:
 
 @dataclass(frozen=True)
 class Quote:
-    """What a job would cost and who would run it: a value, not yet a promise."""
+    """What a job would cost and who would run it: a value, not yet a promise.
+
+    The amount is in the settlement currency of the `rates` that made it of the offer's price.
+    """
 
     offer: LiveOffer
     units: int
     amount: Decimal
+    rates: Rates
 
     @property
     def currency(self) -> str:
         """The currency of the amount."""
-        return self.offer.price.currency
+        return self.rates.settlement
 
 
 def publish(
@@ -60,12 +65,11 @@ def publish(
     settlement_currency: str,
     valid_from: datetime | None = None,
 ) -> Offer:
-    """Offer a capability at a price, now or from a time on.
+    """Offer a capability at a price in any currency, now or from a time on.
 
     Raises:
         UnknownOrchestrator: There is no such orchestrator.
-        CurrencyMismatch: The price is not in the settlement currency, or not in the one that the
-            orchestrator is paid in.
+        CurrencyMismatch: The orchestrator is paid in another currency than the settlement currency.
     """
     paid_in = session.scalar(
         select(Account.currency).where(
@@ -74,9 +78,8 @@ def publish(
     )
     if paid_in is None:
         raise UnknownOrchestrator(orchestrator_id)
-    for currency in (settlement_currency, paid_in):
-        if price.currency != currency:
-            raise CurrencyMismatch(price.currency, currency)
+    if paid_in != settlement_currency:
+        raise CurrencyMismatch(paid_in, settlement_currency)
     return _add(session, orchestrator_id, capability, price, valid_from, withdrawn=False)
 
 
@@ -101,6 +104,9 @@ def _add(
         price_per_unit=price.price_per_unit,
         pixels_per_unit=price.pixels_per_unit,
         currency=price.currency,
+        stated_price_per_unit=price.stated and price.stated.price_per_unit,
+        stated_pixels_per_unit=price.stated and price.stated.pixels_per_unit,
+        stated_currency=price.stated and price.stated.currency,
         withdrawn=withdrawn,
     )
     if valid_from is not None:
@@ -146,10 +152,15 @@ def live_for(session: Session, capability: Capability) -> list[LiveOffer]:
     )
 
 
-def quote(offer: LiveOffer, units: int) -> Quote:
+def quote(offer: LiveOffer, units: int, rates: Rates | None = None) -> Quote:
     """Price `units` by an offer: exact, rounded up once if at all.
+
+    Without rates, the offer's own currency is settled in.
 
     Raises:
         InvalidAmount: The units are negative, or units or amount are out of range.
+        NoRate, StaleRate: The offer's currency cannot be converted.
     """
-    return Quote(offer, units, charge(units, offer.price))
+    rates = rates or Rates(offer.price.currency)
+    rate = rates.of(offer.price.currency)
+    return Quote(offer, units, charge(units, offer.price, rate.fraction), rates)

@@ -32,7 +32,9 @@ REPORTS: Mapping[str, Report] = {
         "billing_charges",
         "entry_id DESC",
         ("gateway", "orchestrator", "pipeline", "model_id", "job_id"),
+        day="day",
     ),
+    "rates": Report("billing_rates", "observed_at DESC, rate_id DESC"),
     "gateway-daily": Report(
         "billing_gateway_daily", "day, gateway, currency", ("gateway",), day="day"
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,4 +21,15 @@ class LedgerSettings(BaseSettings):
         validation_alias="PIXELTOLL_SETTLEMENT_CURRENCY",
         pattern="^(USD|ETH)$",
         description="The one currency of all balances. Chosen once, before the first job.",
+    )
+    max_rate_age_s: float = Field(
+        86_400.0,
+        validation_alias="PIXELTOLL_MAX_RATE_AGE_S",
+        gt=0,
+        description="An exchange rate older than this is an error, and no price is made with it.",
+    )
+    rates_file: Path | None = Field(
+        None,
+        validation_alias="PIXELTOLL_RATES_FILE",
+        description="A JSON file of exchange rates that the scheduler reads again and again.",
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from uuid import UUID
 
 from sqlalchemy import (
@@ -26,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ledger.db import Base
-from ledger.money import UnitPrice
+from ledger.money import StatedPrice, UnitPrice
 
 AMOUNT = Numeric(38, 18)
 _NOW = func.now()
@@ -105,7 +106,54 @@ class Account(Base):
     created_at: Mapped[datetime] = _created()
 
 
-class Offer(Base):
+class ExchangeRate(Base):
+    """What one of the base currency is worth in the quote currency, who says so, and as of when.
+
+    Never edited: a later row supersedes it.
+    """
+
+    __tablename__ = "exchange_rates"
+    __table_args__ = (
+        Index(
+            "ix_exchange_rates_newest",
+            "base_currency",
+            "quote_currency",
+            text("observed_at DESC"),
+            text("id DESC"),
+        ),
+    )
+
+    id: Mapped[int] = _big_key()
+    base_currency: Mapped[str]
+    quote_currency: Mapped[str]
+    rate: Mapped[Decimal] = mapped_column(AMOUNT)
+    source: Mapped[str]
+    observed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = _created()
+
+
+class _Stated:
+    """The words that a price was stated in, where they were not those of the books."""
+
+    stated_price_per_unit: Mapped[Decimal | None] = mapped_column(Numeric)
+    stated_pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
+    stated_currency: Mapped[str | None]
+
+    @property
+    def stated(self) -> StatedPrice | None:
+        """The operator's own words, or None where they are those of the books."""
+        if (
+            self.stated_price_per_unit is None
+            or self.stated_pixels_per_unit is None
+            or self.stated_currency is None
+        ):
+            return None
+        return StatedPrice(
+            self.stated_price_per_unit, self.stated_pixels_per_unit, self.stated_currency
+        )
+
+
+class Offer(_Stated, Base):
     """An orchestrator's price for a capability from a time on.
 
     Never edited: a later row supersedes it.
@@ -139,10 +187,10 @@ class Offer(Base):
     @property
     def price(self) -> UnitPrice:
         """The exact unit price."""
-        return UnitPrice(self.price_per_unit, self.pixels_per_unit, self.currency)
+        return UnitPrice(self.price_per_unit, self.pixels_per_unit, self.currency, self.stated)
 
 
-class PriceLimit(Base):
+class PriceLimit(_Stated, Base):
     """The most a gateway pays per unit: for a model, else a pipeline, else everything (nulls).
 
     A null price is the explicit row that says "any price".
@@ -161,6 +209,13 @@ class PriceLimit(Base):
     pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
     currency: Mapped[str | None]
     created_at: Mapped[datetime] = _created()
+
+    @property
+    def price(self) -> UnitPrice | None:
+        """The exact unit price, or None for any price."""
+        if self.price_per_unit is None or self.pixels_per_unit is None or self.currency is None:
+            return None
+        return UnitPrice(self.price_per_unit, self.pixels_per_unit, self.currency, self.stated)
 
 
 class Hold(Base):
@@ -194,11 +249,25 @@ class Hold(Base):
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = _created()
     resolved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Null where price or limit are in the currency of the amount.
+    price_currency: Mapped[str | None]
+    limit_currency: Mapped[str | None]
+    rate: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    rate_divisor: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    rate_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("exchange_rates.id"))
 
     @property
     def price(self) -> UnitPrice:
-        """The exact unit price that was quoted."""
-        return UnitPrice(self.price_per_unit, self.pixels_per_unit, self.currency)
+        """The exact unit price that was quoted, in the offer's own currency."""
+        currency = self.price_currency or self.currency
+        return UnitPrice(self.price_per_unit, self.pixels_per_unit, currency)
+
+    @property
+    def exchange(self) -> Fraction:
+        """What one of the price's currency is worth in the amount's."""
+        if self.price_currency is None or self.rate is None or self.rate_divisor is None:
+            return Fraction(1)
+        return Fraction(self.rate) / Fraction(self.rate_divisor)
 
 
 class Entry(Base):
@@ -273,6 +342,9 @@ class Charge(Base):
     platform_fee: Mapped[Decimal] = mapped_column(AMOUNT)
     orchestrator_payment: Mapped[Decimal] = mapped_column(AMOUNT)
     refunded: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    price_currency: Mapped[str | None]
+    rate: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    rate_divisor: Mapped[Decimal | None] = mapped_column(AMOUNT)
     created_at: Mapped[datetime] = _created()
     day: Mapped[date] = _day()
     month: Mapped[date] = _month()

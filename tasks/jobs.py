@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal_column,
     select,
     text,
     union_all,
@@ -48,7 +49,7 @@ FINAL_STATES: tuple[Final, ...] = ("succeeded", "failed", "canceled", "expired")
 STATES = ("queued", "running", *FINAL_STATES)
 
 # Counting jobs ahead costs time; nobody needs to know more than this.
-MAX_QUEUE_POSITION = 10_000
+MAX_QUEUE_POSITION = 1_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def estimate(
 
     Raises:
         NoOffer: No orchestrator offers the capability.
+        NoRate, StaleRate: No offer's price can be converted.
         NoPriceLimit: The gateway has set no limit for it.
         OverPriceLimit: Every offer is above the limit.
     """
@@ -104,16 +106,16 @@ def estimate(
 def _best(found: market.Market, generation: Generation, max_price: UnitPrice | None) -> Estimate:
     cheapest = found.candidates[0].offer
     capability = cheapest.capability
-    limit = limits.effective(found.limits, capability, max_price)
+    limit = limits.effective(found.limits, capability, max_price, found.rates)
     if limit is None:
         raise NoPriceLimit(
             capability.pipeline, capability.model_id, cheapest.price, cheapest.orchestrator
         )
-    chosen = routing.choose(found.candidates, limit)
+    chosen = routing.choose(found.candidates, limit, found.rates)
     if chosen is None:
         assert limit.price is not None  # noqa: S101  a limit without a price allows everything
         raise OverPriceLimit(limit.price, cheapest.price, cheapest.orchestrator)
-    quote = offers.quote(chosen.offer, generation.units)
+    quote = offers.quote(chosen.offer, generation.units, found.rates)
     return Estimate(quote, limit, chosen.live, chosen.warm)
 
 
@@ -249,8 +251,8 @@ def queue_position(session: Session, job: Job) -> int | None:
     if job.state != "queued":
         return None
     # Two ranges of one index, where a single comparison of pairs would be a filter over the whole
-    # queue.
-    queued = select(Job.id).where(Job.queue == job.queue, Job.state == "queued")
+    # queue. The state is spelled out, because a parameter would keep a prepared plan off the index.
+    queued = select(Job.id).where(Job.queue == job.queue, Job.state == literal_column("'queued'"))
     ahead = union_all(
         queued.where(Job.priority > job.priority).limit(MAX_QUEUE_POSITION),
         queued.where(Job.priority == job.priority, Job.id < job.id).limit(MAX_QUEUE_POSITION),

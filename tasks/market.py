@@ -7,8 +7,9 @@ and `ledger.limits.list_limits` together, and a test holds it to that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from ledger import offers
 from ledger.limits import Limit
 from ledger.money import UnitPrice
 from ledger.offers import Capability, LiveOffer
+from ledger.rates import Rates
+from ledger.rates import load as load_rates
 from ledger.tables import Offer
 from tasks.errors import NoOffer
 from tasks.routing import Candidate, queue_prefix
@@ -27,10 +30,14 @@ from tasks.workers import SILENCE_S
 
 @dataclass(frozen=True)
 class Market:
-    """Offers, cheapest first, the limits that apply, and the database's time of looking."""
+    """Offers, cheapest first, the limits that apply, and the database's time of looking.
+
+    Prices are compared by the rates; an offer that they cannot convert is left out.
+    """
 
     candidates: tuple[Candidate, ...]
     limits: tuple[Limit, ...]
+    rates: Rates
     seen_at: datetime
 
 
@@ -40,31 +47,41 @@ WITH newest AS (
       FROM offers JOIN orchestrators ON orchestrators.id = offers.orchestrator_id
      WHERE pipeline = :pipeline AND model_id = :model_id AND valid_from <= now()
      ORDER BY offers.orchestrator_id, valid_from DESC, offers.id DESC
+), settlement AS (
+    SELECT currency FROM accounts WHERE gateway_id = :gateway_id AND kind = 'available'
 )
 SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrator,
-       NULL AS pipeline, NULL AS model_id, price_per_unit, pixels_per_unit, currency,
-       serving.live, serving.warm, now() AS seen_at
+       NULL AS pipeline, NULL AS model_id, price_per_unit, pixels_per_unit, newest.currency,
+       serving.live, serving.warm, now() AS seen_at, settlement.currency AS settlement
   FROM newest, LATERAL (
     SELECT count(*) > 0 AS live, coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
       FROM workers
      WHERE queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
        AND heartbeat_at > now() - make_interval(secs => :silence_s)
   ) AS serving
+  LEFT JOIN settlement ON true
  WHERE NOT newest.withdrawn
 UNION ALL
-SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit, currency,
-       NULL, NULL, now()
-  FROM price_limits
+SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
+       price_limits.currency,
+       NULL, NULL, now(), settlement.currency
+  FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
    AND coalesce(model_id, :model_id) = :model_id
 """)
 
 
-def look(session: Session, gateway_id: UUID, capability: Capability) -> Market:
+def look(
+    session: Session,
+    gateway_id: UUID,
+    capability: Capability,
+    max_rate_age: timedelta = timedelta(days=1),
+) -> Market:
     """Return what holds now for a capability and a gateway; nothing is locked.
 
     Raises:
         NoOffer: No orchestrator offers the capability; names the models that are offered.
+        NoRate, StaleRate: No offer's price can be converted.
     """
     rows = session.execute(
         _LOOK,
@@ -81,11 +98,24 @@ def look(session: Session, gateway_id: UUID, capability: Capability) -> Market:
         others = offers.live(session, Offer.pipeline == capability.pipeline)
         names = sorted({offer.capability.model_id for offer in others})
         raise NoOffer(capability.pipeline, capability.model_id, names)
+    rates = _rates(session, rows, max_rate_age)
+    usable = [one for one in offered if rates.can_settle(one.offer.price)]
+    if not usable:
+        rates.of(offered[0].offer.price.currency)  # says why not
     return Market(
-        tuple(sorted(offered, key=_cheapest_first)),
+        tuple(sorted(usable, key=lambda one: _cheapest_first(one, rates))),
         tuple(_limit(row) for row in rows if row.offer_id is None),
+        rates,
         rows[0].seen_at,
     )
+
+
+def _rates(session: Session, rows: Sequence[Row[Any]], max_age: timedelta) -> Rates:
+    """Return the rates, which are asked for only where somebody uses another currency."""
+    settlement = rows[0].settlement or rows[0].currency
+    if {row.currency for row in rows} <= {settlement, None}:
+        return Rates(settlement)
+    return load_rates(session, settlement, max_age)
 
 
 def _candidate(row: Row[Any], capability: Capability) -> Candidate:
@@ -106,5 +136,5 @@ def _limit(row: Row[Any]) -> Limit:
     return Limit(row.pipeline, row.model_id, price)
 
 
-def _cheapest_first(one: Candidate) -> tuple[object, str]:
-    return one.offer.price.fraction, one.offer.orchestrator
+def _cheapest_first(one: Candidate, rates: Rates) -> tuple[object, str]:
+    return rates.settled(one.offer.price), one.offer.orchestrator

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ledger.limits import Limit
 from ledger.offers import Capability, LiveOffer
+from ledger.rates import Rates
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,25 @@ class Candidate:
     warm: bool
 
 
-def choose(candidates: Iterable[Candidate], limit: Limit) -> Candidate | None:
+def choose(
+    candidates: Iterable[Candidate], limit: Limit, rates: Rates | None = None
+) -> Candidate | None:
     """Return the best candidate within the limit, or None when every price is above it.
 
     A live worker goes before a silent one, then a warm model before a cold one, then the price.
+    Without rates, all prices are in one currency.
+
+    Raises:
+        NoRate, StaleRate: A price cannot be compared.
     """
-    within = [one for one in candidates if limit.allows(one.offer.price)]
-    return min(within, key=_rank, default=None)
+    within = [one for one in candidates if limit.allows(one.offer.price, rates)]
+    return min(within, key=lambda one: _rank(one, rates), default=None)
 
 
-def _rank(one: Candidate) -> tuple[bool, bool, object, str]:
-    return not one.live, not one.warm, one.offer.price.fraction, one.offer.orchestrator
+def _rank(one: Candidate, rates: Rates | None) -> tuple[bool, bool, Fraction, str]:
+    price = one.offer.price
+    fraction = rates.settled(price) if rates else price.fraction
+    return not one.live, not one.warm, fraction, one.offer.orchestrator
 
 
 def queue_name(capability: Capability, orchestrator: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, audit, holds, offers, refunds
+from ledger import accounts, audit, holds, offers, rates, refunds
 from ledger.limits import Limit
 from ledger.money import unit_price
 from ledger.offers import Capability, LiveOffer
@@ -86,13 +86,10 @@ class Book:
     def hold(self, units: int, party: Party | None = None, limit: Limit = ANY_PRICE) -> UUID:
         party = party or self.party
         with self.sessions.begin() as session:
+            own = accounts.balance(session, party.gateway_id).currency
+            quote = offers.quote(party.offer, units, rates.load(session, own, timedelta(days=1)))
             return holds.authorize(
-                session,
-                party.gateway_id,
-                self.fresh("job"),
-                offers.quote(party.offer, units),
-                limit,
-                LATER,
+                session, party.gateway_id, self.fresh("job"), quote, limit, LATER
             )
 
     def capture(self, units_by_hold: Mapping[UUID, int]) -> list[Charge]:
@@ -121,6 +118,18 @@ class Book:
         self.refund(captured, "0.000001")
         self.void(voided)
         self.expire(expired)
+        ether = self.convert(self.party, "0.000000000005")
+        self.capture({self.hold(1000, ether): 1000})
+
+    def convert(self, party: Party, price: str, rate: str = "4000") -> Party:
+        """Set a rate, and let a party that is paid in USD offer another model at a price in ETH."""
+        capability = Capability(CAPABILITY.pipeline, self.fresh("model"))
+        with self.sessions.begin() as session:
+            rates.set_rate(session, "ETH", "USD", rate, "the test")
+            offers.publish(
+                session, party.orchestrator_id, capability, unit_price(price, 1, "ETH"), "USD"
+            )
+            return replace(party, offer=offers.live_for(session, capability)[0])
 
     def balance(self, party: Party | None = None) -> accounts.Balance:
         with self.sessions.begin() as session:

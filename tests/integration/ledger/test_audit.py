@@ -56,6 +56,9 @@ FAULTS = {
     "UPDATE holds SET limit_price_per_unit = 1e-9, limit_pixels_per_unit = 1": [
         "a charge above the limit of its hold"
     ],
+    "UPDATE exchange_rates SET rate = rate * 2": [
+        "a conversion by another rate than the one it names"
+    ],
     "UPDATE holds SET units = 1": ["a unit charged twice, or never held"],
     "UPDATE charges SET refunded = 0": [
         "what is refunded is not the sum of the refunds, or above the charge"

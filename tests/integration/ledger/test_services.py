@@ -22,6 +22,7 @@ from ledger.errors import (
     InvalidName,
     LedgerError,
     NameTaken,
+    NoRate,
     OverPriceLimit,
     ReferenceReused,
     UnknownCharge,
@@ -31,6 +32,7 @@ from ledger.errors import (
 )
 from ledger.limits import Limit
 from ledger.money import EXACT, unit_price
+from ledger.offers import Capability
 from ledger.tables import Hold, Offer
 from tests.integration.ledger.helpers import ANY_PRICE, LATER, Book
 
@@ -227,20 +229,34 @@ def test_offers_are_told_cheapest_first(book: Book) -> None:
     assert names[0] == book.name
 
 
-def test_an_offer_is_in_the_currency_that_is_paid(book: Book) -> None:
+def test_an_offer_is_in_any_currency_of_one_who_is_paid_in_the_settlements(book: Book) -> None:
     price = unit_price("1", 1, "ETH")
     with book.sessions.begin() as session:
         payee = book.party.orchestrator_id
+        assert offers.publish(session, payee, OTHER, price, "USD").price == price
         with pytest.raises(CurrencyMismatch):
-            offers.publish(session, payee, book.party.offer.capability, price, "USD")
-        with pytest.raises(CurrencyMismatch):
-            offers.publish(session, payee, book.party.offer.capability, price, "ETH")
+            offers.publish(session, payee, OTHER, price, "ETH")
         with pytest.raises(UnknownOrchestrator):
-            offers.publish(session, NOBODY, book.party.offer.capability, unit_price("1"), "USD")
+            offers.publish(session, NOBODY, OTHER, price, "USD")
+
+
+def test_the_words_of_an_offer_and_of_a_limit_are_kept(book: Book) -> None:
+    price = unit_price("4768371.5", 3, "wei")
+    assert (price.price_per_unit, price.pixels_per_unit) == (Decimal("0.000000000047683715"), 30)
+    model = Capability("text-to-image", book.fresh("model"))
+    with book.sessions.begin() as session:
+        offers.publish(session, book.party.orchestrator_id, model, price, "USD")
+        limits.set_limit(session, book.party.gateway_id, replace(CHEAP, price=price), "USD")
+    with book.sessions.begin() as session:
+        [offer] = offers.live_for(session, model)
+        [limit] = limits.list_limits(session, book.party.gateway_id)
+    assert str(offer.price) == str(limit.price) == "4768371.5 wei per 3 pixels"
+    assert offer.price == limit.price == price
 
 
 # --- limits --------------------------------------------------------------------------------------
 
+OTHER = Capability("text-to-image", "acme/other")
 CHEAP = Limit("text-to-image", None, unit_price("1e-08"))
 DEAR = Limit("text-to-image", "acme/north", unit_price("2e-08"))
 
@@ -278,11 +294,10 @@ def test_replaced_limits_are_gone(book: Book) -> None:
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
-        ([Limit(None, None, unit_price("1", 1, "ETH"))], CurrencyMismatch),
         ([Limit(None, "acme/north", None)], InvalidName),
         ([CHEAP, replace(CHEAP, price=None)], InvalidName),
     ],
-    ids=["another currency", "a model without a pipeline", "two of one scope"],
+    ids=["a model without a pipeline", "two of one scope"],
 )
 def test_bad_limits_leave_the_old_ones(
     book: Book, bad: list[Limit], error: type[LedgerError]
@@ -299,6 +314,11 @@ def test_limits_of_nobody(shared_sessions: Sessions) -> None:
             limits.replace_limits(session, NOBODY, [], "USD")
         with pytest.raises(UnknownGateway):
             limits.set_limit(session, NOBODY, ANY_PRICE, "USD")
+
+
+def test_limits_are_of_a_gateway_that_pays_in_the_settlements_currency(book: Book) -> None:
+    with book.sessions.begin() as session, pytest.raises(CurrencyMismatch):
+        limits.set_limit(session, book.party.gateway_id, ANY_PRICE, "ETH")
 
 
 # --- holds ---------------------------------------------------------------------------------------
@@ -343,7 +363,7 @@ def test_a_price_above_the_limit_is_refused(book: Book) -> None:
     book.top_up("1")
     with pytest.raises(OverPriceLimit, match=f"from {book.name}"):
         book.hold(1, limit=CHEAP)
-    with pytest.raises(CurrencyMismatch):
+    with pytest.raises(NoRate):
         book.hold(1, limit=Limit(None, None, unit_price("1", 1, "ETH")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -65,6 +66,8 @@ def test_over_price_limit_names_limit_price_and_whose_it_is() -> None:
         errors.UnknownOrchestrator(ONE),
         errors.CurrencyMismatch("ETH", "USD"),
         errors.ReferenceReused("order 7"),
+        errors.NoRate("ETH", "USD"),
+        errors.StaleRate("ETH", "USD", timedelta(days=2), timedelta(days=1)),
         errors.UnknownHold(ONE),
         errors.UnknownCharge(ONE),
         errors.HoldAlreadyResolved(ONE, "voided"),

@@ -250,3 +250,48 @@ def test_plain_numbers(value: str, text: str) -> None:
 )
 def test_a_price_reads_as_a_person_says_it(pixels: int, text: str) -> None:
     assert str(unit_price(PIXEL, pixels)) == text
+
+
+@pytest.mark.parametrize(
+    ("wei", "pixels", "price", "per"),
+    [
+        ("4768371", 1, "0.000000000004768371", 1),
+        ("0.5", 1, "0.000000000000000005", 10),
+        ("4768371.25", 4, "0.000000000476837125", 400),
+        ("1e18", 1, "1", 1),
+        (12882811, 1, "0.000000000012882811", 1),
+    ],
+)
+def test_wei_are_the_same_price_in_eth(wei: object, pixels: int, price: str, per: int) -> None:
+    found = unit_price(wei, pixels, "wei")
+    assert found == UnitPrice(Decimal(price), per, "ETH")
+    assert found.fraction == Fraction(str(wei)) / pixels / 10**18
+    assert found.as_stated.currency == "wei"
+    assert str(found).split()[1] == "wei"
+
+
+@pytest.mark.parametrize(
+    ("wei", "pixels", "field"),
+    [
+        ("0", 1, "price_per_unit"),
+        ("-1", 1, "price_per_unit"),
+        ("NaN", 1, "price_per_unit"),
+        ("1e-19", 1, "price_per_unit"),
+        ("1e-999999999", 1, "price_per_unit"),
+        ("1e999999999", 1, "price_per_unit"),
+        ("1e39", 1, "price_per_unit"),
+        ("0.1", 10**18, "price_per_unit"),
+        (0.5, 1, "price_per_unit"),
+        ("1", 0, "pixels_per_unit"),
+    ],
+)
+def test_bad_prices_in_wei_name_their_field(wei: object, pixels: object, field: str) -> None:
+    with pytest.raises(InvalidAmount) as refused:
+        unit_price(wei, pixels, "wei")
+    assert refused.value.field == field
+
+
+def test_a_conversion_is_rounded_up_once() -> None:
+    third = charge(1, UnitPrice(Decimal("0.000000000000000001"), 1, "ETH"), Fraction(1, 3))
+    assert third == QUANTUM
+    assert charge(3, UnitPrice(Decimal(1), 1, "ETH"), Fraction(1, 3)) == 1
