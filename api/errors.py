@@ -122,6 +122,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     NotAuthenticated: Problem(401, NotAuthenticated.code, "No valid API key"),
     ledger.NoPriceLimit: Problem(402, ledger.NoPriceLimit.code, "No price limit is set"),
     ledger.OverPriceLimit: Problem(402, ledger.OverPriceLimit.code, "Every price is too high"),
+    ledger.OverBudget: Problem(402, ledger.OverBudget.code, "The budget is used up"),
     ledger.InsufficientFunds: Problem(402, ledger.InsufficientFunds.code, "Not enough funds"),
     AdminDisabled: Problem(403, AdminDisabled.code, "Administration is off"),
     tasks.UnknownModel: Problem(404, tasks.UnknownModel.code, "Unknown model"),
@@ -233,6 +234,11 @@ _FACTS: Mapping[type[Exception], Callable[[Any], dict[str, object]]] = {
         "limit": price_facts(error.limit),
         "best_price": price_facts(error.best),
         "orchestrator": error.orchestrator,
+    },
+    ledger.OverBudget: lambda error: {
+        "needed": plain(error.needed),
+        "available": plain(error.remaining),
+        "currency": error.currency,
     },
     ledger.InsufficientFunds: lambda error: {
         "needed": plain(error.needed),

@@ -91,6 +91,18 @@ CHECKS: Mapping[str, str] = {
         SELECT h.reference, count(*), NULL, h.units
           FROM entries e JOIN holds h ON h.id = e.hold_id WHERE e.kind = 'capture'
          GROUP BY h.id HAVING count(*) > 1""",
+    "what is used of a budget is not what was held and charged": """
+        SELECT u.budget_id, u.starts, u.used, spent.amount
+          FROM budget_usage u JOIN budgets b ON b.id = u.budget_id,
+               LATERAL (
+            SELECT coalesce(sum(CASE h.state WHEN 'open' THEN h.amount ELSE c.amount END), 0)
+                       AS amount
+              FROM holds h LEFT JOIN charges c ON c.hold_id = h.id
+             WHERE h.gateway_id = b.gateway_id AND h.created_at >= u.starts
+               AND date_trunc(b.period, h.created_at, 'UTC') = u.starts
+               AND (b.api_key_id IS NULL OR b.api_key_id = h.api_key_id)
+          ) AS spent
+         WHERE u.used <> spent.amount""",
     "what is refunded is not the sum of the refunds, or above the charge": """
         SELECT c.hold_id, c.amount, c.refunded, coalesce(sum(r.amount), 0) AS refunds
           FROM charges c LEFT JOIN refunds r ON r.hold_id = c.hold_id

@@ -14,6 +14,7 @@
     |-- Refused                 a job that may not be paid for
     |   |-- NoPriceLimit        the gateway has not said what it would pay
     |   |-- OverPriceLimit      every offer is above the gateway's limit
+    |   |-- OverBudget          a budget of the day or month does not cover the amount
     |   `-- InsufficientFunds   the balance does not cover the amount
     |-- ReferenceReused         a reference seen before, with other facts
     |-- UnknownHold
@@ -181,6 +182,41 @@ class OverPriceLimit(Refused):
         super().__init__(
             f"The best price is {best}, from {orchestrator}; the limit is {limit}. "
             "Raise the limit or the request's max_price, or wait for a cheaper offer."
+        )
+
+
+class OverBudget(Refused):
+    """Raised when a spending budget does not cover the amount; says which, and what is left.
+
+    The database raised it first, so the transaction cannot go on.
+    """
+
+    code = "over_budget"
+
+    def __init__(
+        self,
+        period: str,
+        api_key_id: str | None,
+        budget: Decimal,
+        used: Decimal,
+        needed: Decimal,
+        currency: str,
+    ) -> None:
+        # Imported here, because money raises these errors.
+        from ledger.money import EXACT, plain
+
+        self.period = period
+        self.api_key_id = api_key_id
+        self.budget = budget
+        self.used = used
+        self.needed = needed
+        self.remaining = max(EXACT.subtract(budget, used), Decimal(0))
+        self.currency = currency
+        whose = f"API key {api_key_id}" if api_key_id else "this gateway"
+        super().__init__(
+            f"The amount is {plain(needed)} {currency}, and of the {plain(budget)} {currency} that "
+            f"{whose} may spend in a {period}, {plain(self.remaining)} {currency} is left; "
+            f"raise the budget, or wait for the next {period}."
         )
 
 

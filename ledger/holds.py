@@ -14,9 +14,11 @@ from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from ledger import budgets
 from ledger.accounts import balance, platform_account
 from ledger.errors import (
     CurrencyMismatch,
@@ -47,12 +49,13 @@ WITH funds AS (
     INSERT INTO holds (reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id, units,
                        price_per_unit, pixels_per_unit, limit_price_per_unit,
                        limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
-                       price_currency, limit_currency, rate, rate_divisor, rate_id)
+                       price_currency, limit_currency, rate, rate_divisor, rate_id, api_key_id)
     SELECT :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline, :model_id, :units,
            :price_per_unit, :pixels_per_unit, :limit_price_per_unit, :limit_pixels_per_unit,
            (SELECT fee_rate FROM orchestrators WHERE id = :orchestrator_id),
            :currency, :amount, :expires_at, :price_currency, :limit_currency,
-           CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint)
+           CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint),
+           :api_key_id
       FROM funds WHERE funds.balance >= :amount
     ON CONFLICT (reference) DO NOTHING
     RETURNING id
@@ -143,6 +146,8 @@ def authorize(
     quote: Quote,
     limit: Limit,
     expires_at: datetime,
+    *,
+    api_key_id: str | None = None,
 ) -> UUID:
     """Reserve a quote's amount for the job that `reference` names; returns the hold's id.
 
@@ -153,6 +158,8 @@ def authorize(
         InvalidAmount: The quote is for no units.
         OverPriceLimit: The quote's price is above the limit.
         InsufficientFunds: Less than the amount is available. Nothing is written.
+        OverBudget: A budget of the gateway, or of the API key, does not cover the amount. The
+            transaction cannot go on.
         ReferenceReused: The reference has a hold already. Nothing is written.
         UnknownGateway: There is no such gateway.
         CurrencyMismatch: The gateway's balance is in another currency than the quote.
@@ -163,26 +170,31 @@ def authorize(
         raise InvalidAmount("units", "must be at least 1")
     if limit.price is not None and not limit.allows(offer.price, quote.rates):
         raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
-    row = session.execute(
-        _AUTHORIZE,
-        {
-            "gateway_id": gateway_id,
-            "reference": checked_reference(reference),
-            "orchestrator_id": offer.orchestrator_id,
-            "offer_id": offer.id,
-            "pipeline": offer.capability.pipeline,
-            "model_id": offer.capability.model_id,
-            "units": quote.units,
-            "price_per_unit": offer.price.price_per_unit,
-            "pixels_per_unit": offer.price.pixels_per_unit,
-            "limit_price_per_unit": limit.price and limit.price.price_per_unit,
-            "limit_pixels_per_unit": limit.price and limit.price.pixels_per_unit,
-            "currency": quote.currency,
-            "amount": quote.amount,
-            "expires_at": expires_at,
-            **_exchange(quote, limit),
-        },
-    ).one_or_none()
+    values = {
+        "gateway_id": gateway_id,
+        "reference": checked_reference(reference),
+        "orchestrator_id": offer.orchestrator_id,
+        "offer_id": offer.id,
+        "pipeline": offer.capability.pipeline,
+        "model_id": offer.capability.model_id,
+        "units": quote.units,
+        "price_per_unit": offer.price.price_per_unit,
+        "pixels_per_unit": offer.price.pixels_per_unit,
+        "limit_price_per_unit": limit.price and limit.price.price_per_unit,
+        "limit_pixels_per_unit": limit.price and limit.price.pixels_per_unit,
+        "currency": quote.currency,
+        "amount": quote.amount,
+        "expires_at": expires_at,
+        **_exchange(quote, limit),
+        "api_key_id": api_key_id,
+    }
+    try:
+        row = session.execute(_AUTHORIZE, values).one_or_none()
+    except IntegrityError as error:
+        over = budgets.refusal(error, quote.currency)
+        if over is None:
+            raise
+        raise over from error
     if row is None:
         raise CurrencyMismatch(quote.currency, balance(session, gateway_id).currency)
     if row.id is not None:

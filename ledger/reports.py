@@ -34,6 +34,7 @@ REPORTS: Mapping[str, Report] = {
         ("gateway", "orchestrator", "pipeline", "model_id", "job_id"),
         day="day",
     ),
+    "budgets": Report("billing_budgets", "gateway, api_key_id NULLS FIRST, period", ("gateway",)),
     "rates": Report("billing_rates", "observed_at DESC, rate_id DESC"),
     "gateway-daily": Report(
         "billing_gateway_daily", "day, gateway, currency", ("gateway",), day="day"

@@ -255,6 +255,8 @@ class Hold(Base):
     rate: Mapped[Decimal | None] = mapped_column(AMOUNT)
     rate_divisor: Mapped[Decimal | None] = mapped_column(AMOUNT)
     rate_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("exchange_rates.id"))
+    # Who spent, where a budget may be for one API key.
+    api_key_id: Mapped[str | None]
 
     @property
     def price(self) -> UnitPrice:
@@ -268,6 +270,34 @@ class Hold(Base):
         if self.price_currency is None or self.rate is None or self.rate_divisor is None:
             return Fraction(1)
         return Fraction(self.rate) / Fraction(self.rate_divisor)
+
+
+class Budget(Base):
+    """What a gateway, or one of its API keys, may spend in each day or month."""
+
+    __tablename__ = "budgets"
+    __table_args__ = (
+        UniqueConstraint("gateway_id", "api_key_id", "period", postgresql_nulls_not_distinct=True),
+    )
+
+    id: Mapped[int] = _big_key()
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    api_key_id: Mapped[str | None]
+    period: Mapped[str]
+    amount: Mapped[Decimal] = mapped_column(AMOUNT)
+    created_at: Mapped[datetime] = _created()
+
+
+class BudgetUsage(Base):
+    """What is used of a budget in the period that starts then; only the database writes it."""
+
+    __tablename__ = "budget_usage"
+
+    budget_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("budgets.id", ondelete="CASCADE"), primary_key=True
+    )
+    starts: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    used: Mapped[Decimal] = mapped_column(AMOUNT)
 
 
 class Entry(Base):

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, audit, holds, offers, rates, refunds
+from ledger import accounts, audit, budgets, holds, offers, rates, refunds
 from ledger.limits import Limit
 from ledger.money import unit_price
 from ledger.offers import Capability, LiveOffer
@@ -83,13 +83,25 @@ class Book:
                 session, (party or self.party).gateway_id, Decimal(amount), self.fresh("top-up")
             )
 
-    def hold(self, units: int, party: Party | None = None, limit: Limit = ANY_PRICE) -> UUID:
+    def hold(
+        self,
+        units: int,
+        party: Party | None = None,
+        limit: Limit = ANY_PRICE,
+        api_key_id: str | None = None,
+    ) -> UUID:
         party = party or self.party
         with self.sessions.begin() as session:
             own = accounts.balance(session, party.gateway_id).currency
             quote = offers.quote(party.offer, units, rates.load(session, own, timedelta(days=1)))
             return holds.authorize(
-                session, party.gateway_id, self.fresh("job"), quote, limit, LATER
+                session,
+                party.gateway_id,
+                self.fresh("job"),
+                quote,
+                limit,
+                LATER,
+                api_key_id=api_key_id,
             )
 
     def capture(self, units_by_hold: Mapping[UUID, int]) -> list[Charge]:
@@ -112,6 +124,8 @@ class Book:
 
     def do_one_of_everything(self) -> None:
         """Leave one row at least of each kind that the books have."""
+        with self.sessions.begin() as session:
+            budgets.set_budget(session, self.party.gateway_id, "day", "1")
         self.top_up("1")
         captured, voided, expired, _ = (self.hold(1000 + n) for n in range(4))
         self.capture({captured: 400})

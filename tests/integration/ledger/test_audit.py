@@ -59,6 +59,9 @@ FAULTS = {
     "UPDATE exchange_rates SET rate = rate * 2": [
         "a conversion by another rate than the one it names"
     ],
+    "UPDATE budget_usage SET used = used + 1": [
+        "what is used of a budget is not what was held and charged"
+    ],
     "UPDATE holds SET units = 1": ["a unit charged twice, or never held"],
     "UPDATE charges SET refunded = 0": [
         "what is refunded is not the sum of the refunds, or above the charge"

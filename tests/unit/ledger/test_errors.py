@@ -44,6 +44,15 @@ def test_missing_funds_are_exact_beyond_the_default_precision() -> None:
     assert "top up at least 99999999999999999999.999999999999999998 USD" in str(error)
 
 
+@pytest.mark.parametrize(("key", "whose"), [(None, "this gateway"), ("k1", "API key k1")])
+def test_an_overdrawn_budget_says_whose_and_what_is_left(key: str | None, whose: str) -> None:
+    error = errors.OverBudget("day", key, Decimal(5), Decimal("4.5"), Decimal(1), "USD")
+    assert whose in str(error)
+    assert "0.5 USD is left" in str(error)
+    lowered = errors.OverBudget("day", key, Decimal(1), Decimal("4.5"), Decimal(1), "USD")
+    assert lowered.remaining == 0
+
+
 @pytest.mark.parametrize("orchestrator", ["north", None])
 def test_no_price_limit_names_the_best_price_if_there_is_one(orchestrator: str | None) -> None:
     best = unit_price("0.02") if orchestrator else None
