@@ -167,8 +167,8 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
     with runtime.reads() as session:
         _check_affordable(session, order)
     key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
+    runtime.store.put(key, picture.png, "image/png")
     try:
-        runtime.store.put(key, picture.png, "image/png")
         with runtime.sessions.begin() as session:
             job, new = jobs.submit(session, replace(order, input_key=key))
     except (LedgerError, TasksError):

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from tasks.catalog import Pipeline
+from tasks.jobs import MAX_QUEUE_POSITION
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 Money = Annotated[
@@ -74,8 +75,8 @@ class JobView(View):
     model_id: str
     progress: float = Field(ge=0, le=1)
     queue_position: int | None = Field(
-        description="Queued jobs before this one, counted to 10000. null when not queued, and in "
-        "lists."
+        description="Queued jobs before this one, counted to "
+        f"{MAX_QUEUE_POSITION}. null when not queued, and in lists."
     )
     units: int = Field(description="Pixels that are charged for: width x height x images.")
     price_per_unit: Money
