@@ -91,6 +91,16 @@ CHECKS: Mapping[str, str] = {
         SELECT h.reference, count(*), NULL, h.units
           FROM entries e JOIN holds h ON h.id = e.hold_id WHERE e.kind = 'capture'
          GROUP BY h.id HAVING count(*) > 1""",
+    "a snapshot that is not the sum of what it stands for": """
+        SELECT s.account_id, s.horizon, s.debit, s.credit, s.postings, posted.*
+          FROM balance_snapshots s, LATERAL (
+            SELECT count(*) AS found,
+                   coalesce(sum(-p.amount) FILTER (WHERE p.amount < 0), 0) AS debits,
+                   coalesce(sum(p.amount) FILTER (WHERE p.amount > 0), 0) AS credits
+              FROM postings p WHERE p.account_id = s.account_id AND p.xid < s.horizon
+          ) AS posted
+         WHERE (s.postings, s.debit, s.credit)
+               IS DISTINCT FROM (posted.found, posted.debits, posted.credits)""",
     "what is used of a budget is not what was held and charged": """
         SELECT u.budget_id, u.starts, u.used, spent.amount
           FROM budget_usage u JOIN budgets b ON b.id = u.budget_id,

@@ -96,8 +96,10 @@ SELECT p.id AS posting_id, e.created_at AS posted_at, e.kind,
   FROM postings p
   JOIN entries e ON e.id = p.entry_id
   LEFT JOIN holds h ON h.id = e.hold_id
- WHERE p.account_id = :account_id AND p.id < coalesce(:before, 9223372036854775807)
- ORDER BY p.id DESC LIMIT :limit
+ WHERE p.account_id = :account_id
+   AND (CAST(:before AS bigint) IS NULL
+        OR (p.xid, p.id) < (SELECT xid, id FROM postings WHERE id = :before))
+ ORDER BY p.xid DESC, p.id DESC LIMIT :limit
 """)
 _ACCOUNT = text("SELECT id FROM accounts WHERE gateway_id = :gateway_id AND kind = 'available'")
 

@@ -334,13 +334,32 @@ class Posting(Base):
     __table_args__ = (
         UniqueConstraint("entry_id", "account_id"),
         CheckConstraint("amount <> 0", name="amount_not_zero"),
-        Index("ix_postings_account_id_id", "account_id", "id"),
+        Index("ix_postings_account_id_xid_id", "account_id", "xid", "id"),
     )
 
     id: Mapped[int] = _big_key()
     entry_id: Mapped[int] = mapped_column(BigInteger)
     account_id: Mapped[int] = mapped_column(BigInteger)
     amount: Mapped[Decimal] = mapped_column(AMOUNT)
+    # The transaction that wrote it, for snapshots of balances.
+    xid: Mapped[int] = mapped_column(
+        BigInteger, server_default=text("(pg_current_xact_id()::text::bigint)")
+    )
+
+
+class BalanceSnapshot(Base):
+    """What transactions below the horizon posted to an account; only the database writes it."""
+
+    __tablename__ = "balance_snapshots"
+
+    account_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("accounts.id"), primary_key=True, autoincrement=False
+    )
+    horizon: Mapped[int] = mapped_column(BigInteger)
+    debit: Mapped[Decimal] = mapped_column(Numeric)
+    credit: Mapped[Decimal] = mapped_column(Numeric)
+    postings: Mapped[int] = mapped_column(BigInteger)
+    taken_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
 
 
 class Charge(Base):

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, audit, budgets, holds, offers, rates, refunds
+from ledger import accounts, audit, budgets, holds, offers, rates, refunds, snapshots
 from ledger.limits import Limit
 from ledger.money import unit_price
 from ledger.offers import Capability, LiveOffer
@@ -132,8 +132,13 @@ class Book:
         self.refund(captured, "0.000001")
         self.void(voided)
         self.expire(expired)
+        self.take_snapshots()
         ether = self.convert(self.party, "0.000000000005")
         self.capture({self.hold(1000, ether): 1000})
+
+    def take_snapshots(self, min_tail: int = 1) -> int:
+        with self.sessions.begin() as session:
+            return snapshots.take(session, min_tail)
 
     def convert(self, party: Party, price: str, rate: str = "4000") -> Party:
         """Set a rate, and let a party that is paid in USD offer another model at a price in ETH."""

@@ -62,6 +62,9 @@ FAULTS = {
     "UPDATE budget_usage SET used = used + 1": [
         "what is used of a budget is not what was held and charged"
     ],
+    "UPDATE balance_snapshots SET credit = credit + 1 WHERE account_id = 3": [
+        "a snapshot that is not the sum of what it stands for"
+    ],
     "UPDATE holds SET units = 1": ["a unit charged twice, or never held"],
     "UPDATE charges SET refunded = 0": [
         "what is refunded is not the sum of the refunds, or above the charge"

@@ -49,7 +49,7 @@ def test_accounts_and_entries_are_documented(busy: Book) -> None:
 
 
 def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
-    assert len(CHECKS) == 9
+    assert len(CHECKS) == 10
     for question, query in CHECKS:
         assert busy.rows(query.replace(":", r"\:")) == [], question
 
@@ -80,6 +80,7 @@ def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
             ["its units cost"],
         ),
         ("UPDATE charges SET platform_fee = 0", ["its units cost"]),
+        ("UPDATE balance_snapshots SET credit = 7", ["every snapshot"]),
         ("UPDATE charges SET refunded = 0", ["sum of the refunds"]),
         ("DELETE FROM refunds", ["sum of the refunds", "owed"]),
         (
