@@ -35,8 +35,6 @@ _RFC3339 = re.compile(
 
 
 def _as_time(value: object) -> object:
-    if isinstance(value, datetime):
-        return value
     if isinstance(value, str) and _RFC3339.fullmatch(value):
         try:
             return datetime.fromisoformat(value.upper()).astimezone(UTC)

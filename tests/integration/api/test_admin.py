@@ -9,6 +9,7 @@ import pytest
 from tests.integration.api.conformance import CheckedClient
 from tests.integration.api.world import (
     ADMIN_KEY,
+    EDITOR,
     GOOD,
     MODEL,
     ORCHESTRATOR,
@@ -31,7 +32,8 @@ def test_from_nothing_to_a_paid_job(world: World, admin: CheckedClient) -> None:
     key = admin.post(f"{gateway}/keys", json={"name": "laptop"}).json["key"]
     client = world.client(key)
     problem(client.post("/v1/jobs", json=GOOD), 402, "no_price_limit")
-    admin.put(f"{gateway}/limits", json={"data": [{"price_per_unit": None}]})
+    limits = admin.put(f"{gateway}/limits", json={"data": [{"price_per_unit": None}]}).json
+    assert admin.get(f"{gateway}/limits").json == client.get("/v1/limits").json == limits
     problem(client.post("/v1/jobs", json=GOOD), 402, "insufficient_funds")
     paid = admin.post(f"{gateway}/top-ups", json={"amount": "0.00125", "reference": "invoice 1"})
     assert paid.status_code == 201
@@ -130,6 +132,7 @@ WRONG += [
         ("nobody", {}, 404, "unknown_orchestrator"),
         (ORCHESTRATOR, {"model_id": "no/such"}, 404, "unknown_model"),
         (ORCHESTRATOR, {"pipeline": "upscale"}, 422, "invalid_params"),
+        (ORCHESTRATOR, {"model_id": EDITOR}, 422, "invalid_params"),
         (ORCHESTRATOR, {"price_per_unit": "0"}, 422, "invalid_amount"),
         (ORCHESTRATOR, {"pixels_per_unit": 0}, 422, "invalid_amount"),
         (ORCHESTRATOR, {"pixels_per_unit": "1"}, 422, "invalid_params"),

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import struct
+import threading
 import traceback
 import zlib
 from dataclasses import dataclass, field, replace
@@ -22,11 +23,13 @@ from structlog.testing import capture_logs
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
+from api import orders
 from api.app import create_app
 from tasks.errors import StorageError
 from tasks.storage import ObjectStore
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import (
+    EDITOR,
     FROM_IMAGE,
     GOOD,
     MAX_BODY_BYTES,
@@ -105,9 +108,10 @@ CASES = [
         404,
         "unknown_model",
         says=MODEL,
-        facts={"models": [MODEL, UNSOLD]},
+        facts={"models": [MODEL, UNSOLD, EDITOR]},
     ),
     Case("no offer", job(model_id=UNSOLD), 404, "no_offer", says=MODEL, facts={"models": [MODEL]}),
+    wrong("a pipeline of other models", job(model_id=EDITOR), "pipeline", "does image-to-image"),
     wrong("unknown pipeline", job(pipeline="text-to-video"), "pipeline", "text-to-image"),
     # bounds of the catalog
     wrong("too wide", job(width=520), "width", "64 to 512"),
@@ -365,6 +369,29 @@ def test_what_is_not_paid_is_refused_and_leaves_nothing(
     assert world.traces() == before
 
 
+def test_when_many_pictures_meet_funds_for_one_only_that_one_is_kept(world: World) -> None:
+    body = image(png(224, 224))
+    assert world.traces()["objects"] == []
+    start = threading.Barrier(8)
+    statuses = []
+
+    def post() -> None:
+        client = world.client(world.poor_key)
+        start.wait()
+        statuses.append(client.post("/v1/jobs", json=body).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(statuses) == [202] + [402] * 7
+    traces = world.traces()
+    assert (traces["jobs"], traces["holds"]) == (1, 1)
+    assert len(traces["objects"]) == 1  # type: ignore[arg-type]
+
+
 def test_no_limit_says_how_to_set_one(world: World) -> None:
     response = world.client(world.other_key).post("/v1/jobs", json=GOOD)
     assert "PUT /v1/limits" in problem(response, 402, "no_price_limit")["detail"]
@@ -482,6 +509,9 @@ def test_a_database_that_is_away_is_a_503(world: World) -> None:
 class Away(ObjectStore):
     """A store that does not answer."""
 
+    def delete(self, *_: object) -> None:
+        raise StorageError("The object store did not answer.")
+
     def put(self, *_: object, **__: object) -> None:
         raise StorageError("The object store did not answer for 'secret-key'.")
 
@@ -496,6 +526,17 @@ def test_a_store_that_is_away_refuses_the_picture_and_holds_nothing(
 
     assert "secret-key" not in problem(response, 503, "storage_error")["detail"]
     assert world.traces() == before
+
+
+def test_what_cannot_be_deleted_is_logged_and_fails_nobody(
+    world: World, store: ObjectStore
+) -> None:
+    runtime = replace(world.runtime, open_store=lambda: Away(store._client, store._bucket))
+    with capture_logs() as logs:
+        orders._discard(runtime, "inputs/x.png")
+    assert [(line["event"], line["key"]) for line in logs] == [
+        ("input_left_behind", "inputs/x.png")
+    ]
 
 
 def test_no_answer_is_guessed_at_or_kept(world: World) -> None:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import redis
@@ -24,7 +24,7 @@ from ledger.limits import Limit
 from ledger.money import unit_price
 from ledger.offers import Capability
 from tasks import claims, workers
-from tasks.catalog import Catalog, ModelSpec
+from tasks.catalog import Catalog, ModelSpec, Pipeline
 from tasks.claims import NewOutput
 from tasks.routing import queue_name
 from tasks.storage import ObjectStore
@@ -33,6 +33,7 @@ from tests.integration.api.conformance import CheckedClient
 
 MODEL = "test/sd"
 UNSOLD = "test/unsold"
+EDITOR = "test/editor"
 PRICE = "0.000000019073484"
 ADMIN_KEY = "the-admin-key"
 ORCHESTRATOR = "north"
@@ -43,7 +44,7 @@ CATALOG = Catalog(
         model_id=model_id,
         source="unused",
         layout="stable-diffusion",
-        pipelines=("text-to-image", "image-to-image"),
+        pipelines=("image-to-image",) if model_id == EDITOR else get_args(Pipeline),
         default_width=256,
         default_height=256,
         max_size=512,
@@ -52,7 +53,7 @@ CATALOG = Catalog(
         max_images=16,
         max_prompt_chars=200,
     )
-    for model_id in (MODEL, UNSOLD)
+    for model_id in (MODEL, UNSOLD, EDITOR)
 )
 
 GOOD: dict[str, Any] = {"pipeline": "text-to-image", "model_id": MODEL, "prompt": "a fox"}
