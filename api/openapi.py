@@ -56,6 +56,18 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
 }
 
 
+# In the order in which a newcomer needs them.
+_TAGS = {
+    "jobs": "Submit, poll, list and cancel; quotes, which hold nothing.",
+    "pictures": "What jobs produced.",
+    "models": "What can be asked for, and at what price.",
+    "gateway": "The caller's own balance and price limits.",
+    "admin": "Gateways, keys, orchestrators and offers, for the installation's owner.",
+    "health": "Is it alive, and what does it lack.",
+    "docs": "This description.",
+}
+
+
 @dataclass(frozen=True)
 class Answer:
     """A response that is no error. Without a model it has no body, or one of `content`."""
@@ -137,6 +149,7 @@ def document(app: Flask) -> dict[str, Any]:
             "version": version("pixeltoll"),
             "description": _DESCRIPTION,
         },
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": dict(paths),
         "components": {
             "schemas": schemas,
