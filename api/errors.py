@@ -137,6 +137,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ),
     ledger.UnknownHold: Problem(404, ledger.UnknownHold.code, "No such hold"),
     ledger.UnknownCharge: Problem(404, ledger.UnknownCharge.code, "No such charge"),
+    ledger.UnknownPayout: Problem(404, ledger.UnknownPayout.code, "No such payout"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
     tasks.JobNotCancelable: Problem(409, tasks.JobNotCancelable.code, "The job has ended"),
     tasks.IdempotencyConflict: Problem(
@@ -146,6 +147,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.ReferenceReused: Problem(
         409, ledger.ReferenceReused.code, "Reference used for another operation"
     ),
+    ledger.NothingOwed: Problem(409, ledger.NothingOwed.code, "Nothing to pay out"),
     ledger.HoldAlreadyResolved: Problem(
         409, ledger.HoldAlreadyResolved.code, "The hold is resolved"
     ),

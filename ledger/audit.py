@@ -118,8 +118,8 @@ CHECKS: Mapping[str, str] = {
           FROM charges c LEFT JOIN refunds r ON r.hold_id = c.hold_id
          GROUP BY c.hold_id
         HAVING c.refunded <> coalesce(sum(r.amount), 0) OR c.refunded > c.amount""",
-    "earnings that are not charges less refunds": """
-        SELECT o.name AS orchestrator, p.posted, c.charged, r.refunded
+    "earnings that are not charges less refunds and payouts": """
+        SELECT o.name AS orchestrator, p.posted, c.charged, r.refunded, y.paid
           FROM orchestrators o
           JOIN accounts a ON a.orchestrator_id = o.id AND a.kind = 'payable'
           CROSS JOIN LATERAL (
@@ -130,11 +130,23 @@ CHECKS: Mapping[str, str] = {
               FROM charges WHERE orchestrator_id = o.id
           ) AS c
           CROSS JOIN LATERAL (
-            SELECT coalesce(sum(r.orchestrator_payment), 0) AS refunded
-              FROM refunds r JOIN charges ON charges.hold_id = r.hold_id
-             WHERE charges.orchestrator_id = o.id
+            SELECT coalesce(sum(orchestrator_payment), 0) AS refunded
+              FROM refunds WHERE orchestrator_id = o.id
           ) AS r
-         WHERE p.posted <> c.charged - r.refunded""",
+          CROSS JOIN LATERAL (
+            SELECT coalesce(sum(amount), 0) AS paid
+              FROM payouts WHERE orchestrator_id = o.id AND state <> 'reversed'
+          ) AS y
+         WHERE p.posted <> c.charged - r.refunded - y.paid""",
+    "a payout whose state is not what its entries say": """
+        SELECT y.id AS payout_id, y.state, said.kinds
+          FROM payouts y, LATERAL (
+            SELECT coalesce(array_agg(e.kind ORDER BY e.id), '{}') AS kinds
+              FROM entries e WHERE e.payout_id = y.id
+          ) AS said
+         WHERE y.state <> CASE WHEN 'payout_reversed' = ANY(said.kinds) THEN 'reversed'
+                               WHEN 'payout_paid' = ANY(said.kinds) THEN 'paid'
+                               WHEN 'payout' = ANY(said.kinds) THEN 'created' ELSE '' END""",
 }
 
 

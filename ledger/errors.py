@@ -19,6 +19,8 @@
     |-- ReferenceReused         a reference seen before, with other facts
     |-- UnknownHold
     |-- UnknownCharge           nothing was charged for the hold
+    |-- UnknownPayout
+    |-- NothingOwed             a payout of nothing
     `-- HoldAlreadyResolved     a hold is captured, voided or expired once
 
 The classes carry facts. HTTP statuses belong to the floors above.
@@ -270,6 +272,26 @@ class UnknownCharge(LedgerError):
     def __init__(self, hold_id: UUID) -> None:
         self.hold_id = hold_id
         super().__init__(f"Nothing was charged for hold {hold_id}.")
+
+
+class UnknownPayout(LedgerError):
+    """Raised when a payout is not in the ledger."""
+
+    code = "unknown_payout"
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        super().__init__(f"There is no payout {reference}.")
+
+
+class NothingOwed(LedgerError):
+    """Raised when a payout would pay nobody anything."""
+
+    code = "nothing_owed"
+
+    def __init__(self, currency: str) -> None:
+        self.currency = currency
+        super().__init__(f"amount: nothing is owed in {currency}, so there is nothing to pay out.")
 
 
 class HoldAlreadyResolved(LedgerError):

@@ -35,6 +35,7 @@ REPORTS: Mapping[str, Report] = {
         day="day",
     ),
     "budgets": Report("billing_budgets", "gateway, api_key_id NULLS FIRST, period", ("gateway",)),
+    "payouts": Report("billing_payouts", "payout_id DESC", ("batch", "orchestrator", "state")),
     "rates": Report("billing_rates", "observed_at DESC, rate_id DESC"),
     "gateway-daily": Report(
         "billing_gateway_daily", "day, gateway, currency", ("gateway",), day="day"

@@ -300,6 +300,37 @@ class BudgetUsage(Base):
     used: Mapped[Decimal] = mapped_column(AMOUNT)
 
 
+class PayoutBatch(Base):
+    """A payout to orchestrators, by a reference that is used once."""
+
+    __tablename__ = "payout_batches"
+
+    id: Mapped[int] = _big_key()
+    reference: Mapped[str] = mapped_column(unique=True)
+    currency: Mapped[str]
+    created_at: Mapped[datetime] = _created()
+
+
+class Payout(Base):
+    """One orchestrator's line of a batch.
+
+    `state` follows its entries; only the database writes it.
+    """
+
+    __tablename__ = "payouts"
+    __table_args__ = (UniqueConstraint("batch_id", "orchestrator_id"),)
+
+    id: Mapped[int] = _big_key()
+    batch_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("payout_batches.id"))
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"), index=True)
+    currency: Mapped[str]
+    amount: Mapped[Decimal] = mapped_column(AMOUNT)
+    state: Mapped[str] = mapped_column(server_default=text("'created'"))
+    created_at: Mapped[datetime] = _created()
+    paid_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reversed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
 class Entry(Base):
     """One balanced, immutable event in one currency."""
 
@@ -317,6 +348,13 @@ class Entry(Base):
             unique=True,
             postgresql_where=text("kind = 'hold'"),
         ),
+        Index(
+            "uq_entries_payout_id_kind",
+            "payout_id",
+            "kind",
+            unique=True,
+            postgresql_where=text("payout_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = _big_key()
@@ -324,6 +362,7 @@ class Entry(Base):
     reference: Mapped[str | None] = mapped_column(unique=True)
     currency: Mapped[str]
     hold_id: Mapped[UUID | None] = mapped_column(ForeignKey("holds.id"))
+    payout_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("payouts.id"))
     created_at: Mapped[datetime] = _created()
 
 

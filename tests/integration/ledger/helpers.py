@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, audit, budgets, holds, offers, rates, refunds, snapshots
+from ledger import accounts, audit, budgets, holds, offers, payouts, rates, refunds, snapshots
 from ledger.limits import Limit
 from ledger.money import unit_price
 from ledger.offers import Capability, LiveOffer
@@ -132,9 +132,18 @@ class Book:
         self.refund(captured, "0.000001")
         self.void(voided)
         self.expire(expired)
+        self.pay_out("paid")
+        with self.sessions.begin() as session:
+            payouts.mark_paid(session, "paid")
+            payouts.reverse(session, "paid")
+        self.pay_out("to be paid")
         self.take_snapshots()
         ether = self.convert(self.party, "0.000000000005")
         self.capture({self.hold(1000, ether): 1000})
+
+    def pay_out(self, reference: str, currency: str = "USD") -> payouts.Batch:
+        with self.sessions.begin() as session:
+            return payouts.create(session, reference, currency)
 
     def take_snapshots(self, min_tail: int = 1) -> int:
         with self.sessions.begin() as session:

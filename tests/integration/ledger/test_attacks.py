@@ -295,7 +295,7 @@ A_LINE = "INSERT INTO postings (entry_id, account_id, amount) VALUES "
             id="a refund of no charge",
         ),
         pytest.param(
-            [entry("payout", (PAYABLE, "-1"), (REVENUE, "1"))],
+            [entry("gift", (PAYABLE, "-1"), (REVENUE, "1"))],
             "ck_entries_kind",
             id="an unknown kind of entry",
         ),

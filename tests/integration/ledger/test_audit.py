@@ -45,7 +45,7 @@ FAULTS = {
     ],
     "DELETE FROM charges": [
         "a captured hold without its charge, or a charge of another",
-        "earnings that are not charges less refunds",
+        "earnings that are not charges less refunds and payouts",
     ],
     "UPDATE charges SET units = units + 1": [
         "a charge that is not what its units cost, or not all shared out"
@@ -65,13 +65,14 @@ FAULTS = {
     "UPDATE balance_snapshots SET credit = credit + 1 WHERE account_id = 3": [
         "a snapshot that is not the sum of what it stands for"
     ],
+    "UPDATE payouts SET state = 'paid'": ["a payout whose state is not what its entries say"],
     "UPDATE holds SET units = 1": ["a unit charged twice, or never held"],
     "UPDATE charges SET refunded = 0": [
         "what is refunded is not the sum of the refunds, or above the charge"
     ],
     "DELETE FROM refunds": [
         "what is refunded is not the sum of the refunds, or above the charge",
-        "earnings that are not charges less refunds",
+        "earnings that are not charges less refunds and payouts",
     ],
 }
 
