@@ -5,9 +5,17 @@ Nothing is built at import: composition roots call `make_engine` once per proces
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, MetaData, create_engine
+import time
+
+from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+# A pooled connection that was used this recently is taken to be alive.
+_TRUSTED_S = 1.0
 
 # Every constraint has a name of its own, so that a migration can drop it and an error can be told
 # from another.
@@ -31,15 +39,16 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
 
     Timeouts keep one stuck peer from stopping the house: a lock is waited for at most 5 s, a
     statement runs at most 30 s, a transaction that does nothing for 60 s loses its locks, and a
-    dead connection is noticed by TCP keepalives.
+    dead connection is noticed by TCP keepalives. Errors do not show their parameters: a prompt may
+    be among them.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         pool_recycle=1800,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
             "options": "-c lock_timeout=5s -c statement_timeout=30s "
@@ -49,6 +58,34 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_count": 3,
         },
     )
+    _ping_when_idle(engine)
+    return engine
+
+
+def _ping_when_idle(engine: Engine) -> None:
+    """Try a pooled connection before it is used, unless it was in use a moment ago.
+
+    SQLAlchemy's own pre-ping tries every time, at a round trip for each of a request's connections.
+    """
+
+    def note(_connection: DBAPIConnection, record: ConnectionPoolEntry | None) -> None:
+        if record is not None:
+            record.info["used_at"] = time.monotonic()
+
+    def ping(
+        connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # The pool answers this by connecting anew.
+            raise DisconnectionError(str(error)) from error
+
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", ping)
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
