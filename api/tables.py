@@ -20,7 +20,5 @@ class ApiKey(Base):
     gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"), index=True)
     name: Mapped[str]
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
-    created_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now()
-    )
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

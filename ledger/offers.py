@@ -11,6 +11,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from ledger.errors import CurrencyMismatch, UnknownOrchestrator
@@ -115,7 +116,7 @@ def live(session: Session, *where: ColumnElement[bool]) -> list[LiveOffer]:
         select(Offer, Orchestrator.name)
         .join(Orchestrator, Orchestrator.id == Offer.orchestrator_id)
         .where(Offer.valid_from <= func.now(), *where)
-        .distinct(Offer.pipeline, Offer.model_id, Offer.orchestrator_id)
+        .ext(distinct_on(Offer.pipeline, Offer.model_id, Offer.orchestrator_id))
         .order_by(
             Offer.pipeline,
             Offer.model_id,

@@ -24,6 +24,7 @@ from ledger.settings import LedgerSettings
 from ledger.tables import Gateway, Orchestrator
 from pixeltoll.console import say, show, show_all
 from pixeltoll.errors import BadArgument
+from pixeltoll.run import DEFAULT_DIR, DataDir
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
 
@@ -34,7 +35,6 @@ offer_app = typer.Typer(no_args_is_help=True, help="What orchestrators serve, an
 limit_app = typer.Typer(no_args_is_help=True, help="The most that a gateway pays.")
 report_app = typer.Typer(no_args_is_help=True, help="The books, as the SQL views show them.")
 
-DataDir = Annotated[Path, typer.Option(help="Folder of the running stack.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 GatewayName = Annotated[str, typer.Argument(metavar="GATEWAY", help="The gateway's name.")]
 PricePerUnit = Annotated[
@@ -43,7 +43,6 @@ PricePerUnit = Annotated[
 PixelsPerUnit = Annotated[int, typer.Option(help="For how many pixels the price is.")]
 Pipeline = Annotated[str | None, typer.Option(help="For this pipeline only.")]
 Model = Annotated[str | None, typer.Option(help="For this model only; needs --pipeline.")]
-_DEFAULT_DIR = Path(".pixeltoll")
 _KEY_COLUMNS = ("id", "name", "created_at", "revoked_at")
 _PRICE_COLUMNS = ("price_per_unit", "pixels_per_unit", "currency")
 
@@ -89,7 +88,7 @@ def _price(per_unit: str, pixels: int) -> UnitPrice:
 
 @gateway_app.command("create")
 def create_gateway(
-    name: GatewayName, data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False
+    name: GatewayName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False
 ) -> None:
     """Open a gateway. It has no funds, no limits and no key yet."""
     with _session(data_dir) as session:
@@ -98,7 +97,7 @@ def create_gateway(
 
 
 @gateway_app.command("list")
-def list_gateways(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> None:
+def list_gateways(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """List the gateways and their balances."""
     with _session(data_dir) as session:
         rows = []
@@ -111,8 +110,8 @@ def list_gateways(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> 
 @key_app.command("create")
 def create_key(
     gateway: GatewayName,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    data_dir: DataDir = _DEFAULT_DIR,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
+    data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key for a gateway. It is shown now and never again."""
@@ -124,7 +123,7 @@ def create_key(
 
 @key_app.command("list")
 def list_keys(
-    gateway: GatewayName, data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False
+    gateway: GatewayName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False
 ) -> None:
     """List a gateway's API keys, revoked ones too."""
     with _session(data_dir) as session:
@@ -138,7 +137,7 @@ def list_keys(
 def revoke_key(
     gateway: GatewayName,
     key_id: Annotated[str, typer.Argument(help="The key's id, which is part of it.")],
-    data_dir: DataDir = _DEFAULT_DIR,
+    data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
     """Revoke an API key: it opens nothing from now on."""
     with _session(data_dir) as session:
@@ -151,7 +150,7 @@ def revoke_key(
 def create_orchestrator(
     name: Annotated[str, typer.Argument(help="The orchestrator's name.")],
     fee_rate: Annotated[str, typer.Option(help="The platform's share, 0 to 1.")] = "0",
-    data_dir: DataDir = _DEFAULT_DIR,
+    data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Open an orchestrator. It has no offers yet."""
@@ -162,7 +161,7 @@ def create_orchestrator(
 
 
 @orchestrator_app.command("list")
-def list_orchestrators(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> None:
+def list_orchestrators(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """List the orchestrators and what they are owed."""
     with _session(data_dir) as session:
         rows = [
@@ -184,7 +183,7 @@ def add_offer(
     model_id: Annotated[str, typer.Argument(help="The model's id.")],
     price: PricePerUnit,
     pixels_per_unit: PixelsPerUnit = 1,
-    data_dir: DataDir = _DEFAULT_DIR,
+    data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Offer a capability at a price from now on, in place of an earlier offer of it."""
@@ -198,7 +197,7 @@ def add_offer(
 
 
 @offer_app.command("list")
-def list_offers(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> None:
+def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """List the offers that hold now, cheapest first."""
     with _session(data_dir) as session:
         rows = [
@@ -226,7 +225,7 @@ def set_limit(
     pipeline: Pipeline = None,
     model: Model = None,
     pixels_per_unit: PixelsPerUnit = 1,
-    data_dir: DataDir = _DEFAULT_DIR,
+    data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
     """Set the most that a gateway pays: for a model, a pipeline, or everything."""
     limit = Limit(pipeline, model, _price(price, pixels_per_unit))
@@ -238,7 +237,7 @@ def accept_any_price(
     gateway: GatewayName,
     pipeline: Pipeline = None,
     model: Model = None,
-    data_dir: DataDir = _DEFAULT_DIR,
+    data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
     """Let a gateway pay any price: for a model, a pipeline, or everything."""
     _set_limit(gateway, Limit(pipeline, model, None), data_dir)
@@ -260,7 +259,7 @@ def _set_limit(gateway: str, limit: Limit, data_dir: Path) -> None:
 
 @limit_app.command("list")
 def list_limits(
-    gateway: GatewayName, data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False
+    gateway: GatewayName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False
 ) -> None:
     """List a gateway's limits, the most exact first; no price means any price."""
     with _session(data_dir) as session:
@@ -282,7 +281,7 @@ def top_up(
     reference: Annotated[
         str, typer.Option(help="The payment's own number: the same one again adds nothing.")
     ] = "",
-    data_dir: DataDir = _DEFAULT_DIR,
+    data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Add funds to a gateway."""
@@ -292,9 +291,7 @@ def top_up(
         show(vars(accounts.balance(session, owner.id)), as_json=as_json)
 
 
-def balance(
-    gateway: GatewayName, data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False
-) -> None:
+def balance(gateway: GatewayName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """Show what a gateway can spend, and what is held for its open jobs."""
     with _session(data_dir) as session:
         owner = accounts.find_gateway(session, gateway)
@@ -302,19 +299,19 @@ def balance(
 
 
 @report_app.command("trial-balance")
-def trial_balance(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> None:
+def trial_balance(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """Show the sum of every kind of account, and that they add up to zero."""
     _report("trial-balance", data_dir, as_json=as_json)
 
 
 @report_app.command("balances")
-def balances(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> None:
+def balances(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """Show every account's balance."""
     _report("balances", data_dir, as_json=as_json)
 
 
 @report_app.command("charges")
-def charges(data_dir: DataDir = _DEFAULT_DIR, as_json: AsJson = False) -> None:
+def charges(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """Show what each job cost, the newest first."""
     _report("charges", data_dir, as_json=as_json)
 

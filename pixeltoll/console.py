@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ledger.money import plain
 
+_TABLE_WIDTH_MAX = 10_000
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -43,11 +44,14 @@ def show_all(
     if as_json:
         _out.print(json.dumps({"data": [_written(row) for row in rows]}, indent=2), markup=False)
         return
+    if not rows:
+        _out.print("None.", markup=False)
+        return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in _written(row).values()))
-    # A table that is read by a program, or is wider than the terminal, keeps its lines whole.
-    _out.print(table, crop=False, no_wrap=True, overflow="ignore")
+        table.add_row(*map(_cell, _written(row).values()))
+    # As wide as it is: what a narrow terminal or a pipe would cut off is what was asked for.
+    _out.print(table, width=_TABLE_WIDTH_MAX)
 
 
 def _written(facts: Mapping[str, object]) -> dict[str, object]:

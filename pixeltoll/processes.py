@@ -93,8 +93,8 @@ def flower(env: Mapping[str, str], cwd: Path, port: int) -> Child:
 
 
 def command(*arguments: str) -> tuple[str, ...]:
-    """Return the arguments that run one of our own commands with this Python."""
-    return (sys.executable, "-m", "pixeltoll", *arguments)
+    """Return the arguments that run a command of `pixeltoll.run` with this Python."""
+    return (sys.executable, "-m", "pixeltoll.run", *arguments)
 
 
 def _is_healthy(port: int) -> bool:

@@ -22,7 +22,7 @@ from pixeltoll.embedded import Server, free_port
 from pixeltoll.errors import ModelsNotMade, PortTaken
 from pixeltoll.settings import UpSettings, child_environment
 from pixeltoll.state import Connection, Pids, Secrets
-from pixeltoll.supervisor import Supervisor
+from pixeltoll.supervisor import Child, Supervisor
 
 _TEND_S = 0.2
 Say = Callable[[str], None]
@@ -51,6 +51,8 @@ def running(options: Options, say: Say) -> Iterator[Stack]:
     """
     data_dir = options.data_dir.resolve()
     with state.locked(data_dir), _listening(options.port) as listener:
+        # One that was killed leaves its own behind.
+        Connection.remove(data_dir)
         supervisor = Supervisor(data_dir / "logs", say)
         stack = Stack(data_dir, supervisor, say)
         try:
@@ -105,12 +107,14 @@ class Stack:
             **self.connection.environment(),
         )
         self._say("Starting the API, the scheduler and a worker ...")
-        start = self._supervisor.start
-        start(processes.api(env, self._data_dir, listener.fileno(), port))
-        start(processes.scheduler(env, self._data_dir))
-        start(processes.worker(env, self._data_dir, bootstrap.DEMO, sessions))
+        children = [
+            processes.api(env, self._data_dir, listener.fileno(), port),
+            processes.scheduler(env, self._data_dir),
+            processes.worker(env, self._data_dir, bootstrap.DEMO, sessions),
+        ]
         if flower:
-            self._start_flower(env, secrets)
+            children.append(self._flower(env, secrets))
+        self._supervisor.start(*children)
         engine.dispose()
         self._write_down()
 
@@ -175,14 +179,12 @@ class Stack:
         secrets.save(self._data_dir)
         return secrets.api_key
 
-    def _start_flower(self, env: Mapping[str, str], secrets: Secrets) -> None:
+    def _flower(self, env: Mapping[str, str], secrets: Secrets) -> Child:
         port = free_port()
         login = f"pixeltoll:{secrets.flower_password}"
-        self._supervisor.start(
-            processes.flower({**env, "FLOWER_BASIC_AUTH": login}, self._data_dir, port)
-        )
         url = f"http://{login}@{processes.LOOPBACK}:{port}"
         self.connection = replace(self.connection, flower_url=url)
+        return processes.flower({**env, "FLOWER_BASIC_AUTH": login}, self._data_dir, port)
 
     def _write_down(self) -> None:
         pids = self._supervisor.pids

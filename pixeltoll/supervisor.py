@@ -89,14 +89,19 @@ class Supervisor:
     def log_path(self, name: str) -> Path:
         return self._log_dir / f"{name}.log"
 
-    def start(self, child: Child) -> None:
-        """Start a child and wait until it is ready.
+    def start(self, *children: Child) -> None:
+        """Start children together and wait until all of them are ready.
 
         Raises:
-            StartFailed: It exited, or was not ready in its time.
+            StartFailed: One exited, or was not ready in its time.
         """
-        running = _Running(child, self._spawn(child), time.monotonic())
-        self._running.append(running)
+        for child in children:
+            self._running.append(_Running(child, self._spawn(child), time.monotonic()))
+        for running in self._running[-len(children) :]:
+            self._await_ready(running)
+
+    def _await_ready(self, running: _Running) -> None:
+        child = running.child
         while not _is_ready(child):
             if running.process.poll() is not None:
                 reason = _how_it_ended(running.process.returncode)

@@ -18,16 +18,22 @@ class Backlog:
 
 
 def choose_queue(
-    backlogs: Sequence[Backlog], loaded: Collection[str], switch_wait_s: float
+    backlogs: Sequence[Backlog],
+    loaded: Collection[str],
+    switch_wait_s: float,
+    since_switch_s: float,
 ) -> str | None:
     """Return the queue to serve, or None when nothing is ready.
 
-    Loading a model costs seconds, so queues of loaded models come first; but a job that has waited
-    `switch_wait_s` is served whatever its model, the longest wait first, so that no model starves
-    another.
+    Loading a model costs seconds, so queues of loaded models come first. But when a job has waited
+    `switch_wait_s`, and the last model was loaded that long ago, all queues are equal, so that no
+    model starves another; the second condition keeps a worker with more work than it can do from
+    loading a model for every batch. Among equals the priority decides, then the wait.
     """
-    overdue = [one for one in backlogs if one.waited_s >= switch_wait_s]
-    candidates = overdue or [one for one in backlogs if one.model_id in loaded] or backlogs
+    warm = [one for one in backlogs if one.model_id in loaded]
+    may_switch = since_switch_s >= switch_wait_s
+    overdue = any(one.waited_s >= switch_wait_s for one in backlogs if one not in warm)
+    candidates = backlogs if not warm or (may_switch and overdue) else warm
     best = max(candidates, key=lambda one: (one.priority, one.waited_s), default=None)
     return None if best is None else best.queue
 

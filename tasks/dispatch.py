@@ -56,10 +56,18 @@ class Ringer:
                     bells.append(self._waiting.get_nowait())
             except Empty:
                 pass
-            try:
-                send(self._app, bells)
-            except Exception as error:  # noqa: BLE001  whatever the broker does, the next bell is tried
-                _log.warning("bells_lost", count=len(bells), error=str(error))
+            # Twice, because the first failure may be that of a connection whose broker restarted
+            # long ago. A bell that rings twice does no harm.
+            if not self._try(bells) and not self._try(bells):
+                _log.warning("bells_lost", count=len(bells))
+
+    def _try(self, bells: Sequence[Bell]) -> bool:
+        try:
+            send(self._app, bells)
+        except Exception as error:  # noqa: BLE001  whatever the broker does, the next bell is tried
+            _log.warning("bells_refused", count=len(bells), error=telemetry.brief(error))
+            return False
+        return True
 
 
 def send(app: Celery, bells: Sequence[Bell]) -> None:

@@ -1,35 +1,35 @@
-"""The state machine of jobs, and its services.
+"""The state machine of jobs, and what a gateway does with them: ask, submit, look, cancel.
 
 A job's state and its money change in one transaction, which the caller owns.
 
     queued -> running -> succeeded | failed | canceled | expired
 
-A claim raises the job's attempt, the fencing number: a worker whose claim was taken away can change
-nothing any more. Leases, deadlines and waits are measured by the database's clock alone. Rows are
+What a worker does with a job is in `tasks.claims`, what time does to it in `tasks.sweeps`. Rows are
 locked as jobs, then holds, then accounts.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    Interval,
-    cast,
+    Select,
+    bindparam,
     func,
     insert,
     select,
     text,
-    tuple_,
     union_all,
     update,
 )
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm import Session, aliased, joinedload, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 from uuid_utils.compat import uuid7
 
 from ledger import holds, limits, offers
@@ -37,11 +37,11 @@ from ledger.errors import NoPriceLimit, OverPriceLimit
 from ledger.limits import Limit
 from ledger.money import UnitPrice
 from ledger.offers import Capability, Quote
-from ledger.tables import Offer
-from tasks import routing, workers
-from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoOffer
+from ledger.tables import Hold, Orchestrator
+from tasks import market, routing
+from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound
 from tasks.params import Generation
-from tasks.tables import Job, Output
+from tasks.tables import Job
 
 Final = Literal["succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: tuple[Final, ...] = ("succeeded", "failed", "canceled", "expired")
@@ -76,21 +76,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class NewOutput:
-    """A picture that is stored and is to be delivered with its job."""
-
-    name: str
-    key: str
-    seed: int
-    nsfw: bool | None
-    width: int
-    height: int
-    content_type: str
-    size_bytes: int
-    sha256: bytes
-
-
-@dataclass(frozen=True)
 class Bell:
     """A queue message to send: which job, on which queue."""
 
@@ -113,31 +98,23 @@ def estimate(
         OverPriceLimit: Every offer is above the limit.
     """
     capability = Capability(generation.pipeline, generation.model_id)
-    candidates = _candidates(session, capability)
-    best = candidates[0].offer
-    limit = limits.effective(limits.list_limits(session, gateway_id), capability, max_price)
+    return _best(market.look(session, gateway_id, capability), generation, max_price)
+
+
+def _best(found: market.Market, generation: Generation, max_price: UnitPrice | None) -> Estimate:
+    cheapest = found.candidates[0].offer
+    capability = cheapest.capability
+    limit = limits.effective(found.limits, capability, max_price)
     if limit is None:
-        raise NoPriceLimit(capability.pipeline, capability.model_id, best.price, best.orchestrator)
-    chosen = routing.choose(candidates, limit)
+        raise NoPriceLimit(
+            capability.pipeline, capability.model_id, cheapest.price, cheapest.orchestrator
+        )
+    chosen = routing.choose(found.candidates, limit)
     if chosen is None:
         assert limit.price is not None  # noqa: S101  a limit without a price allows everything
-        raise OverPriceLimit(limit.price, best.price, best.orchestrator)
+        raise OverPriceLimit(limit.price, cheapest.price, cheapest.orchestrator)
     quote = offers.quote(chosen.offer, generation.units)
     return Estimate(quote, limit, chosen.live, chosen.warm)
-
-
-def _candidates(session: Session, capability: Capability) -> list[routing.Candidate]:
-    """Return the live offers of a capability, cheapest first, with what their workers say."""
-    found = offers.live_for(session, capability)
-    if not found:
-        others = offers.live(session, Offer.pipeline == capability.pipeline)
-        names = sorted({offer.capability.model_id for offer in others})
-        raise NoOffer(capability.pipeline, capability.model_id, names)
-    return workers.candidates(session, found)
-
-
-def seconds(seconds: float) -> ColumnElement[Any]:
-    return cast(f"{seconds} seconds", Interval)
 
 
 # --- submitting -------------------------------------------------------------------------------
@@ -157,52 +134,79 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
     if earlier is not None:
         return earlier, False
     generation = order.generation
-    best = estimate(session, order.gateway_id, generation, order.max_price)
-    offer = best.quote.offer
+    capability = Capability(generation.pipeline, generation.model_id)
+    found = market.look(session, order.gateway_id, capability)
+    best = _best(found, generation, order.max_price)
+    deadline = found.seen_at + timedelta(seconds=order.deadline_s)
     job_id = uuid7()
-    deadline: datetime = session.scalars(select(func.now() + seconds(order.deadline_s))).one()
     hold_id = holds.authorize(
         session, order.gateway_id, str(job_id), best.quote, best.limit, deadline
     )
-    session.execute(
-        insert(Job).values(
-            id=job_id,
-            gateway_id=order.gateway_id,
-            orchestrator_id=offer.orchestrator_id,
-            hold_id=hold_id,
-            idempotency_key=order.idempotency_key,
-            request_hash=order.request_hash,
-            pipeline=generation.pipeline,
-            model_id=generation.model_id,
-            queue=routing.queue_name(offer.capability, offer.orchestrator),
-            batch_key=generation.batch_key,
-            params=generation.to_json(),
-            input_key=order.input_key,
-            num_images=generation.num_images_per_prompt,
-            units=generation.units,
-            priority=order.priority,
-            deadline=deadline,
-        )
-    )
-    return find(session, order.gateway_id, job_id), True
+    offer = best.quote.offer
+    facts = {
+        "id": job_id,
+        "gateway_id": order.gateway_id,
+        "orchestrator_id": offer.orchestrator_id,
+        "hold_id": hold_id,
+        "idempotency_key": order.idempotency_key,
+        "request_hash": order.request_hash,
+        "pipeline": generation.pipeline,
+        "model_id": generation.model_id,
+        "queue": routing.queue_name(offer.capability, offer.orchestrator),
+        "batch_key": generation.batch_key,
+        "params": generation.to_json(),
+        "input_key": order.input_key,
+        "num_images": generation.num_images_per_prompt,
+        "units": generation.units,
+        "priority": order.priority,
+        "deadline": deadline,
+    }
+    return _insert(session, facts), True
+
+
+_LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+_FIND_KEY = text(
+    "SELECT id, request_hash FROM jobs WHERE gateway_id = :gateway_id AND idempotency_key = :key"
+)
 
 
 def _earlier(session: Session, order: Order) -> Job | None:
     """Return the job that the order's key made before, after waiting for a twin in flight."""
-    if order.idempotency_key is None:
+    key = order.idempotency_key
+    if key is None:
         return None
-    name = f"{order.gateway_id}:{order.idempotency_key}"
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
-    found = session.execute(
-        select(Job.id, Job.request_hash).where(
-            Job.gateway_id == order.gateway_id, Job.idempotency_key == order.idempotency_key
-        )
-    ).one_or_none()
+    # Two statements, because the second one must see what the twin committed while we waited.
+    session.execute(_LOCK_KEY, {"name": f"{order.gateway_id}:{key}"})
+    found = session.execute(_FIND_KEY, {"gateway_id": order.gateway_id, "key": key}).one_or_none()
     if found is None:
         return None
     if found.request_hash != order.request_hash:
-        raise IdempotencyConflict(order.idempotency_key, found.id)
+        raise IdempotencyConflict(key, found.id)
     return find(session, order.gateway_id, found.id)
+
+
+def _insert(session: Session, facts: Mapping[str, object]) -> Job:
+    """Insert a job, and return it as `find` would."""
+    job: Job
+    job, hold, orchestrator = session.execute(
+        _inserting(tuple(facts)), {f"new_{name}": value for name, value in facts.items()}
+    ).one()
+    set_committed_value(job, "hold", hold)
+    set_committed_value(job, "orchestrator", orchestrator)
+    set_committed_value(job, "outputs", [])
+    return job
+
+
+@functools.cache  # building the statement costs more than running it
+def _inserting(columns: tuple[str, ...]) -> Select[Job, Hold, Orchestrator]:
+    """Return what inserts a job and answers with it, its hold and its orchestrator."""
+    row = insert(Job).values({name: bindparam(f"new_{name}") for name in columns})
+    new = aliased(Job, row.returning(*Job.__table__.columns).cte("new"))
+    return (
+        select(new, Hold, Orchestrator)
+        .join(Hold, Hold.id == new.hold_id)
+        .join(Orchestrator, Orchestrator.id == new.orchestrator_id)
+    )
 
 
 # --- looking ----------------------------------------------------------------------------------
@@ -255,175 +259,7 @@ def queue_position(session: Session, job: Job) -> int | None:
     return min(counted, MAX_QUEUE_POSITION)
 
 
-# --- running ----------------------------------------------------------------------------------
-
-_CLAIM = text("""
-WITH head AS (
-    SELECT batch_key FROM jobs
-     WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
-     ORDER BY priority DESC, id LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED
-), fitting AS (
-    SELECT jobs.id, jobs.num_images, jobs.priority FROM jobs JOIN head ON head.batch_key =
-    jobs.batch_key
-     WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
-     ORDER BY jobs.priority DESC, jobs.id LIMIT :max_images
-       FOR NO KEY UPDATE OF jobs SKIP LOCKED
-), counted AS (
-    SELECT id, sum(num_images) OVER by_rank AS images, row_number() OVER by_rank AS rank
-      FROM fitting WINDOW by_rank AS (ORDER BY priority DESC, id)
-)
-UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = :worker_id, started_at =
-now(),
-                lease_expires_at = now() + make_interval(secs => :lease_s), step = 0, steps = 0
-  FROM counted
- WHERE jobs.id = counted.id AND (counted.images <= :max_images OR counted.rank = 1)
-RETURNING jobs.*
-""")
-
-
-def claim(
-    session: Session, queue: str, worker_id: str, max_images: int, lease_s: float
-) -> list[Job]:
-    """Take the head of a queue and what can run with it, up to `max_images` pictures.
-
-    One job by itself may have more. Racing workers skip each other's rows; an empty list means that nothing is ready.
-    """
-    jobs = session.scalars(
-        select(Job).from_statement(_CLAIM).execution_options(populate_existing=True),
-        {"queue": queue, "worker_id": worker_id, "max_images": max_images, "lease_s": lease_s},
-    ).all()
-    return sorted(jobs, key=lambda job: (-job.priority, job.id))
-
-
-_RENEW = text("""
-WITH mine AS (
-    SELECT jobs.id, mine.step, mine.steps
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:step AS int[]), CAST(:steps
-      AS int[]))
-           AS mine (id, attempt, step, steps)
-      JOIN jobs ON jobs.id = mine.id AND jobs.attempt = mine.attempt
-     WHERE jobs.state = 'running'
-     ORDER BY jobs.id FOR NO KEY UPDATE OF jobs
-)
-UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease_s), step = mine.step, steps
-= mine.steps
-  FROM mine WHERE jobs.id = mine.id
-RETURNING jobs.id
-""")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a claimed job is: which attempt, and step of steps."""
-
-    attempt: int
-    step: int
-    steps: int
-
-
-def renew(session: Session, running: Mapping[UUID, Progress], lease_s: float) -> set[UUID]:
-    """Extend the leases of claimed jobs and note their progress; returns the ids still held.
-
-    A job that is missing from the answer was canceled, expired, or given to another worker.
-    """
-    rows = session.scalars(
-        _RENEW,
-        {
-            "ids": list(running),
-            "attempts": [one.attempt for one in running.values()],
-            "step": [one.step for one in running.values()],
-            "steps": [one.steps for one in running.values()],
-            "lease_s": lease_s,
-        },
-    )
-    return set(rows)
-
-
-def succeed(
-    session: Session, finished: Mapping[tuple[UUID, int], Sequence[NewOutput]]
-) -> set[UUID]:
-    """Settle a batch: deliver and charge each (job id, attempt) that is still current.
-
-    Returns the ids that were settled; a job whose claim was lost is left as it is.
-    """
-    jobs = _lock_running(session, list(finished))
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([job.id for job in jobs]))
-        .values(state="succeeded", step=Job.steps, lease_expires_at=None, finished_at=func.now())
-    )
-    rows = [
-        {"job_id": job.id, "index": index, **vars(output)}
-        for job in jobs
-        for index, output in enumerate(finished[job.id, job.attempt])
-    ]
-    if rows:
-        session.execute(insert(Output), rows)
-    holds.capture(session, {job.hold_id: job.units for job in jobs})
-    return {job.id for job in jobs}
-
-
-def fail(session: Session, job_id: UUID, attempt: int, code: str, message: str) -> bool:
-    """End a claimed job without pictures and give its funds back; False when the claim was lost."""
-    jobs = _lock_running(session, [(job_id, attempt)])
-    end(session, jobs, "failed", code, message)
-    return bool(jobs)
-
-
-def requeue(session: Session, job_id: UUID, attempt: int, delay_s: float) -> bool:
-    """Put a claimed job back into its queue, for later; False when the claim was lost."""
-    jobs = _lock_running(session, [(job_id, attempt)])
-    queue_again(session, jobs, delay_s)
-    return bool(jobs)
-
-
-def _lock_running(session: Session, claims: Sequence[tuple[UUID, int]]) -> Sequence[Job]:
-    """Lock, in id order, the jobs whose claims are still current."""
-    return session.scalars(
-        select(Job)
-        .where(tuple_(Job.id, Job.attempt).in_(claims), Job.state == "running")
-        .order_by(Job.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
-
-
-def end(
-    session: Session, jobs: Sequence[Job], state: Final, code: str | None, message: str | None
-) -> None:
-    """Finish jobs that deliver nothing: their holds are given back in the same transaction."""
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([job.id for job in jobs]))
-        .values(
-            state=state,
-            error_code=code,
-            error_message=message,
-            lease_expires_at=None,
-            finished_at=func.now(),
-            swept=Job.attempt == 0,
-        )
-    )
-    release = holds.expire if state == "expired" else holds.void
-    release(session, [job.hold_id for job in jobs])
-
-
-def queue_again(session: Session, jobs: Sequence[Job], delay_s: float) -> None:
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([job.id for job in jobs]))
-        .values(
-            state="queued",
-            lease_expires_at=None,
-            worker_id=None,
-            available_at=func.now() + seconds(delay_s),
-            swept=False,
-        )
-    )
-
-
-# --- ending early -----------------------------------------------------------------------------
+# --- ending -----------------------------------------------------------------------------------
 
 
 def cancel(session: Session, gateway_id: UUID, job_id: UUID) -> Job:
@@ -448,3 +284,30 @@ def cancel(session: Session, gateway_id: UUID, job_id: UUID) -> Job:
     elif job.state != "canceled":
         raise JobNotCancelable(job_id, job.state)
     return find(session, gateway_id, job_id)
+
+
+def end(
+    session: Session, jobs: Sequence[Job], state: Final, code: str | None, message: str | None
+) -> None:
+    """Finish locked jobs that deliver nothing, and give their funds back."""
+    if not jobs:
+        return
+    session.execute(
+        update(Job)
+        .where(Job.id.in_([job.id for job in jobs]))
+        .values(
+            state=state,
+            error_code=code,
+            error_message=message,
+            lease_expires_at=None,
+            finished_at=func.now(),
+            swept=Job.attempt == 0,
+        )
+    )
+    release = holds.expire if state == "expired" else holds.void
+    release(session, [job.hold_id for job in jobs])
+
+
+def interval(seconds: float) -> ColumnElement[Any]:
+    """Return a span of time, to be added to the database's clock."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)

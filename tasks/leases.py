@@ -1,8 +1,9 @@
 """The claims a worker holds, kept alive by a thread of their own while the GPU works.
 
-One statement at each tick extends the leases, notes the progress, and learns which claims are gone:
-canceled, expired, or taken by another worker. When the database cannot be asked for a whole lease,
-every claim counts as gone.
+One statement at each tick notes the progress, extends the leases when it is time, and learns which
+claims are gone: canceled, expired, or taken by another worker. A claim that could not be renewed
+for a whole lease counts as gone, whatever kept the worker from it: a silent database, or the
+process itself having been stopped.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks import jobs, telemetry
+from tasks import claims, telemetry
 from tasks.tables import Job
 
 _log = telemetry.get_logger()
+# A lease is extended this many times before it would end, so that two failures do no harm.
+_RENEWALS = 3
 
 
 @dataclass
 class _Claim:
     attempt: int
+    # When the lease ends by this process's clock, which is never later than by the database's: it
+    # is counted from before the database was asked.
+    until: float
     step: int = 0
     steps: int = 0
     lost: bool = False
 
 
 class Leases:
-    """Thread-safe: the worker's thread claims and drops, the ticking thread renews."""
+    """Thread-safe: the worker's threads claim, note and drop, the keeper's thread renews."""
 
     def __init__(self, sessions: sessionmaker[Session], lease_s: float) -> None:
         """Take where to renew, and for how long each time."""
@@ -39,29 +45,38 @@ class Leases:
         self._lease_s = lease_s
         self._claims: dict[UUID, _Claim] = {}
         self._lock = threading.Lock()
-        self._renewed_at = time.monotonic()
+        self._extend_at = time.monotonic()
+        self._moved_at = time.monotonic()
 
     @property
     def idle(self) -> bool:
         """Tell whether no claim is held."""
         return not self._claims
 
-    def hold(self, claimed: Iterable[Job]) -> None:
-        """Begin to renew the claims of these jobs."""
+    @property
+    def still_s(self) -> float:
+        """For how long no claim was taken, dropped or brought forward."""
+        return time.monotonic() - self._moved_at
+
+    def hold(self, claimed: Iterable[Job], asked_at: float) -> None:
+        """Begin to renew the claims of these jobs, which were asked for at a monotonic time."""
         with self._lock:
-            if not self._claims:
-                self._renewed_at = time.monotonic()
-            self._claims.update({job.id: _Claim(job.attempt) for job in claimed})
+            self._moved_at = time.monotonic()
+            self._claims.update(
+                {job.id: _Claim(job.attempt, asked_at + self._lease_s) for job in claimed}
+            )
 
     def drop(self, job_ids: Iterable[UUID]) -> None:
         """Stop renewing: the jobs are settled, or somebody else's."""
         with self._lock:
+            self._moved_at = time.monotonic()
             for job_id in job_ids:
                 self._claims.pop(job_id, None)
 
     def note(self, job_ids: Iterable[UUID], step: int, steps: int) -> None:
         """Remember how far these jobs are; the next tick tells the database."""
         with self._lock:
+            self._moved_at = time.monotonic()
             for job_id in job_ids:
                 claim = self._claims.get(job_id)
                 if claim is not None:
@@ -70,34 +85,44 @@ class Leases:
     def is_lost(self, job_id: UUID) -> bool:
         """Tell whether a claim is gone, so that its work would be for nothing."""
         claim = self._claims.get(job_id)
-        return claim is None or claim.lost
+        return claim is None or claim.lost or time.monotonic() >= claim.until
 
     def tick(self) -> None:
-        """Renew every claim once."""
+        """Renew what is held."""
+        asked_at = time.monotonic()
         with self._lock:
+            for job_id, claim in self._claims.items():
+                if claim.until <= asked_at:
+                    _lose(job_id, claim)
             running = {
-                job_id: jobs.Progress(claim.attempt, claim.step, claim.steps)
+                job_id: claims.Progress(claim.attempt, claim.step, claim.steps)
                 for job_id, claim in self._claims.items()
                 if not claim.lost
             }
         if not running:
             return
-        asked_at = time.monotonic()
+        extend = asked_at >= self._extend_at
         try:
             with self._sessions.begin() as session:
-                still_ours = jobs.renew(session, running, self._lease_s)
+                held = claims.renew(session, running, self._lease_s, extend=extend)
         except SQLAlchemyError as error:
-            _log.warning("lease_renewal_failed", jobs=len(running), error=str(error))
-            if time.monotonic() - self._renewed_at > self._lease_s:
-                self._lose(running)
+            _log.warning("lease_renewal_failed", jobs=len(running), error=telemetry.brief(error))
             return
-        self._renewed_at = asked_at
-        self._lose(running.keys() - still_ours)
-
-    def _lose(self, job_ids: Iterable[UUID]) -> None:
+        if extend:
+            self._extend_at = asked_at + self._lease_s / _RENEWALS
         with self._lock:
-            for job_id in job_ids:
-                claim = self._claims.get(job_id)
-                if claim is not None:
-                    claim.lost = True
-                    _log.info("claim_gone", job_id=str(job_id), attempt=claim.attempt)
+            for job_id, asked in running.items():
+                # Meanwhile it may have been dropped, and even claimed anew.
+                current = self._claims.get(job_id)
+                if current is None or current.attempt != asked.attempt:
+                    continue
+                if job_id not in held:
+                    _lose(job_id, current)
+                elif extend:
+                    current.until = asked_at + self._lease_s
+
+
+def _lose(job_id: UUID, claim: _Claim) -> None:
+    if not claim.lost:
+        claim.lost = True
+        _log.info("claim_gone", job_id=str(job_id), attempt=claim.attempt)

@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tasks.catalog import ModelSpec
+from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
 MAX_SEED = 2**62
@@ -20,7 +20,6 @@ MAX_SEED = 2**62
 # that they split no batch.
 _TAKES_STRENGTH = frozenset({"stable-diffusion", "stable-diffusion-xl"})
 _TAKES_IMAGE_GUIDANCE = frozenset({"instruct-pix2pix"})
-_MAX_GUIDANCE = 100.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,9 @@ def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) 
             )
         elif "\x00" in text:
             errors.append(FieldError(field, "must not contain a NUL character"))
+        elif any("\ud800" <= letter <= "\udfff" for letter in text):
+            # JSON can spell half a character; neither the database nor a tokenizer can hold it.
+            errors.append(FieldError(field, "must be valid Unicode; it has an unpaired surrogate"))
 
 
 def _size(
@@ -200,8 +202,8 @@ def _strength(spec: ModelSpec, request: Request, steps: int, errors: list[FieldE
 
 def _float(value: float | None, default: float, field: str, errors: list[FieldError]) -> float:
     number = default if value is None else value
-    if not math.isfinite(number) or not 0 <= number <= _MAX_GUIDANCE:
-        errors.append(FieldError(field, f"must be a number from 0 to {_MAX_GUIDANCE:g}"))
+    if not math.isfinite(number) or not 0 <= number <= MAX_GUIDANCE:
+        errors.append(FieldError(field, f"must be a number from 0 to {MAX_GUIDANCE:g}"))
     return number
 
 

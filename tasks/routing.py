@@ -34,5 +34,17 @@ def _rank(one: Candidate) -> tuple[bool, bool, object, str]:
 
 def queue_name(capability: Capability, orchestrator: str) -> str:
     """Return the Celery queue: `<pipeline>.<model-slug>.<orchestrator>`."""
-    slug = re.sub(r"[^a-z0-9]+", "-", capability.model_id.lower()).strip("-")
-    return f"{capability.pipeline}.{slug}.{orchestrator}"
+    return f"{queue_prefix(capability)}{orchestrator}"
+
+
+def queue_prefix(capability: Capability) -> str:
+    """Return what the queues of a capability have in common: all but the orchestrator."""
+    return f"{capability.pipeline}.{slug(capability.model_id)}."
+
+
+def slug(model_id: str) -> str:
+    """Return a model id in lower case, with hyphens for all but letters and digits.
+
+    Two ids may have one slug; the catalog refuses to hold both.
+    """
+    return re.sub(r"[^a-z0-9]+", "-", model_id.lower()).strip("-")

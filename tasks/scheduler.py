@@ -10,8 +10,6 @@ import signal
 import threading
 from collections.abc import Callable
 
-from celery import Celery
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import db
@@ -19,15 +17,17 @@ from ledger.settings import LedgerSettings
 from tasks import jobs, sweeps, telemetry, workers
 from tasks.app import make_celery
 from tasks.dispatch import Ringer
-from tasks.errors import StorageError
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
+from tasks.watchdog import Watchdog
 
 _log = telemetry.get_logger()
+# A chore is one small transaction, and every statement of it ends within half a minute.
+_STUCK_S = 120.0
 
 
 class Sweeper:
-    """One round of sweeping, in small transactions."""
+    """The chores, each in small transactions."""
 
     def __init__(
         self,
@@ -43,12 +43,20 @@ class Sweeper:
         self._settings = settings
 
     def sweep(self) -> None:
-        """Do every chore once; one that fails is logged and does not stop the others."""
-        for chore in (self.reclaim, self.expire, self.remind, self.clear, self.forget_workers):
-            try:
-                chore()
-            except (SQLAlchemyError, StorageError) as error:
-                _log.warning("chore_failed", chore=chore.__name__, error=str(error))
+        """Do every chore of the jobs once."""
+        for chore in (self.reclaim, self.expire, self.remind, self.forget_workers):
+            self._do(chore)
+
+    def tidy(self) -> None:
+        """Do the chore of the object store, for which no job should have to wait."""
+        self._do(self.clear)
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        """Do a chore; one that fails does not stop the others, and is tried again next time."""
+        try:
+            chore()
+        except Exception as error:  # noqa: BLE001  the sweeping must go on
+            _log.warning("chore_failed", chore=chore.__name__, error=telemetry.brief(error))
 
     def reclaim(self) -> None:
         """Queue again what lost workers were running, and ring for it."""
@@ -95,11 +103,22 @@ def run() -> None:
     telemetry.configure()
     settings = TaskSettings()
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
-    app: Celery = make_celery(settings)
-    sweeper = Sweeper(sessions, ObjectStore.from_settings(settings), Ringer(app).ring, settings)
+    ringer = Ringer(make_celery(settings))
+    sweeper = Sweeper(sessions, ObjectStore.from_settings(settings), ringer.ring, settings)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    watchdog = Watchdog("scheduler", _STUCK_S)
+    watchdog.start()
+    threading.Thread(
+        target=_repeat, args=(sweeper.tidy, stopping, settings), name="tidy", daemon=True
+    ).start()
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         sweeper.sweep()
+        watchdog.pat()
+
+
+def _repeat(chore: Callable[[], None], stopping: threading.Event, settings: TaskSettings) -> None:
+    while not stopping.wait(settings.sweep_interval_s):
+        chore()

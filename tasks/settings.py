@@ -48,7 +48,8 @@ class TaskSettings(BaseSettings):
         3,
         ge=1,
         validation_alias="PIXELTOLL_MAX_ATTEMPTS",
-        description="A job whose worker was lost this many times fails.",
+        description="A job that was lost with its worker, or failed by no fault of its own, this "
+        "many times fails.",
     )
     retry_delay_s: float = Field(
         2.0,
@@ -81,12 +82,19 @@ class TaskSettings(BaseSettings):
         description="An idle worker that leaves queued jobs unclaimed this long exits, "
         "to be restarted: its broker connection may be half open.",
     )
+    batch_stall_s: float = Field(
+        1800.0,
+        gt=0,
+        validation_alias="PIXELTOLL_BATCH_STALL_S",
+        description="A worker that holds jobs and shows no progress this long, no step, no loaded "
+        "model, no stored picture, exits, to be restarted: its GPU may hang.",
+    )
     model_switch_wait_s: float = Field(
         20.0,
         ge=0,
         validation_alias="PIXELTOLL_MODEL_SWITCH_WAIT_S",
-        description="A worker stays with its loaded model until a job of another model has "
-        "waited this long.",
+        description="A worker stays with its loaded models for at least this long, and then until "
+        "a job of another model has waited this long.",
     )
     max_input_bytes: int = Field(
         20_000_000,

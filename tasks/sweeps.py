@@ -1,21 +1,25 @@
 """What is looked for from time to time: lost, overdue and forgotten jobs, and the heads of queues.
 
 Each function is one small transaction's work, cheap however many jobs there are. The caller owns
-the transaction; `scheduler` and `worker` call these at their intervals.
+the transaction; `scheduler` and `keeper` call these at their intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
-from tasks import jobs
+from ledger.errors import LedgerError
+from tasks import claims, jobs, telemetry
 from tasks.batching import Backlog
 from tasks.tables import Job
+from tasks.workers import SILENCE_S
 
+_log = telemetry.get_logger()
 _SWEEP_BATCH = 200
 
 
@@ -25,26 +29,27 @@ def reclaim_lost(session: Session, max_attempts: int) -> list[jobs.Bell]:
     Returns the bells of the jobs that are queued again.
     """
     lost = _lock_some(session, Job.state == "running", Job.lease_expires_at < func.now())
-    worn_out = [job for job in lost if job.attempt >= max_attempts]
     again = [job for job in lost if job.attempt < max_attempts]
-    jobs.end(
+    worn_out = [job for job in lost if job.attempt >= max_attempts]
+    claims.queue_again(session, again, delay_s=0)
+    message = f"The worker was lost {max_attempts} times while running this job."
+    _each(
         session,
         worn_out,
-        "failed",
-        "worker_lost",
-        f"The worker was lost {max_attempts} times while running this job. Nothing is charged.",
+        lambda some: jobs.end(session, some, "failed", "worker_lost", message),
     )
-    jobs.queue_again(session, again, delay_s=0)
     return [jobs.Bell(job.id, job.queue, job.model_id) for job in again]
 
 
 def expire_overdue(session: Session) -> int:
     """Expire the jobs whose deadline has passed and give their funds back; returns how many."""
     overdue = _lock_some(session, Job.state.in_(("queued", "running")), Job.deadline < func.now())
-    jobs.end(
-        session, overdue, "expired", "deadline_passed", "The deadline passed. Nothing is charged."
+    message = "The deadline passed before the job was done."
+    return _each(
+        session,
+        overdue,
+        lambda some: jobs.end(session, some, "expired", "deadline_passed", message),
     )
-    return len(overdue)
 
 
 def _lock_some(session: Session, *where: ColumnElement[bool]) -> Sequence[Job]:
@@ -59,6 +64,25 @@ def _lock_some(session: Session, *where: ColumnElement[bool]) -> Sequence[Job]:
     ).all()
 
 
+def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]], None]) -> int:
+    """Do something with all jobs at once; where the books refuse one, with each by itself.
+
+    So one job whose money was touched by other hands does not hold up all that come after it.
+    Returns with how many it was done.
+    """
+    if not found:
+        return 0
+    try:
+        with session.begin_nested():
+            act(found)
+    except (LedgerError, IntegrityError) as error:
+        if len(found) > 1:
+            return sum(_each(session, [job], act) for job in found)
+        _log.exception("job_cannot_be_ended", job_id=str(found[0].id), error=str(error))
+        return 0
+    return len(found)
+
+
 # One index probe for each queue with jobs, however many jobs there are.
 _QUEUES = """
 WITH RECURSIVE queues AS (
@@ -71,17 +95,21 @@ WITH RECURSIVE queues AS (
 """
 _HEADS = """
 FROM queues, LATERAL (
-    SELECT id, model_id, priority, available_at, rung_at FROM jobs
+    SELECT id, model_id, priority, available_at FROM jobs
      WHERE queue = queues.queue AND state = 'queued' AND available_at <= now() AND deadline > now()
      ORDER BY priority DESC, id LIMIT 1
 ) AS head
 """
-_RING = """
-UPDATE jobs SET rung_at = now()
-"""
-_IF_SILENT = """
-WHERE jobs.id = head.id AND jobs.state = 'queued'
-  AND head.rung_at < now() - make_interval(secs => :after_s)
+# Where nobody listens, bells would only pile up: a worker that starts looks for itself.
+_SILENT = """
+, silent AS (
+    SELECT jobs.id FROM jobs WHERE id IN (SELECT head.id {heads})
+       AND state = 'queued' AND rung_at < now() - make_interval(secs => :after_s)
+       AND EXISTS (SELECT FROM workers WHERE queues @> ARRAY[jobs.queue]
+                      AND heartbeat_at > now() - make_interval(secs => :silence_s))
+       FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE jobs SET rung_at = now() FROM silent WHERE jobs.id = silent.id
 RETURNING jobs.id, jobs.queue, jobs.model_id
 """
 _GIVEN = """
@@ -89,16 +117,16 @@ WITH queues AS (SELECT unnest(CAST(:queues AS varchar[])) AS queue)
 SELECT queues.queue, head.model_id, head.priority,
        extract(epoch FROM now() - head.available_at)::float AS waited_s
 """
-_FORGOTTEN = text(_QUEUES + _RING + _HEADS + _IF_SILENT)
+_FORGOTTEN = text(_QUEUES + _SILENT.format(heads=_HEADS))
 _BACKLOGS = text(_GIVEN + _HEADS)
 
 
 def forgotten(session: Session, after_s: float) -> list[jobs.Bell]:
-    """Return a bell for each queue whose first job was last rung for more than `after_s` ago.
+    """Return a bell for each served queue whose first job was last rung more than `after_s` ago.
 
     One bell for each queue is enough: a worker that hears it serves the queue until it is empty.
     """
-    rows = session.execute(_FORGOTTEN, {"after_s": after_s})
+    rows = session.execute(_FORGOTTEN, {"after_s": after_s, "silence_s": SILENCE_S})
     return [jobs.Bell(row.id, row.queue, row.model_id) for row in rows]
 
 
@@ -112,7 +140,7 @@ def unswept(session: Session, after_s: float) -> dict[UUID, set[str]]:
     """Return ended jobs that a lost attempt may have left objects of, with the keys to keep."""
     rows = session.scalars(
         select(Job)
-        .where(~Job.swept, Job.finished_at < func.now() - jobs.seconds(after_s))
+        .where(~Job.swept, Job.finished_at < func.now() - jobs.interval(after_s))
         .options(selectinload(Job.outputs))
         .order_by(Job.finished_at)
         .limit(_SWEEP_BATCH)

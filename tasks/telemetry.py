@@ -6,6 +6,9 @@ import logging
 import sys
 
 import structlog
+from sqlalchemy.exc import DBAPIError
+
+_BRIEF = 300
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -33,3 +36,14 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
     """Return a logger; may be called at import, before `configure`."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def brief(error: BaseException) -> str:
+    """Return an error's kind and first line.
+
+    What SQLAlchemy adds to a database's error, and the database to its first line, are the values
+    of the row; prompts are among them.
+    """
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    lines = str(cause).strip().splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[0][:_BRIEF]}"

@@ -1,7 +1,7 @@
 """Composition root of a GPU process: a Celery worker, and the thread that keeps its claims alive.
 
 Solo, because CUDA and fork do not mix. The price is that Celery itself answers nothing while a
-batch runs; leases, heartbeats and the watchdog therefore have a thread of their own.
+batch runs; leases and heartbeats therefore have a thread of their own (`tasks.keeper`).
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import threading
-import time
 from collections.abc import Callable, Sequence
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
+from celery.exceptions import WorkerShutdown
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import accounts, db, offers
 from ledger.settings import LedgerSettings
 from ledger.tables import Offer
-from tasks import catalog, routing, sweeps, telemetry, workers
+from tasks import catalog, routing, telemetry
 from tasks.app import GENERATE, make_celery
-from tasks.batching import Backlog
 from tasks.engine.protocol import Engine
 from tasks.errors import NoOffer
-from tasks.generate import Runner, Runtime
+from tasks.generate import Runner
+from tasks.keeper import Keeper
 from tasks.leases import Leases
+from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
+from tasks.watchdog import STALLED
 
 _log = telemetry.get_logger()
-_TICK_S = 0.25
-# sysexits.h EX_TEMPFAIL: restart me.
-STALLED = 75
 
 
 def run(
@@ -44,30 +42,32 @@ def run(
     Raises:
         UnknownOrchestrator: There is no such orchestrator.
         NoOffer: It offers nothing, or not one of `models`.
+        SystemExit: The worker should be restarted.
     """
     telemetry.configure()
     settings = TaskSettings()
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
     queues = offered_queues(sessions, orchestrator, models)
-    engine = make_engine(settings)
     runtime = Runtime(
         worker_id=f"{orchestrator}@{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         queues=queues,
         sessions=sessions,
         store=ObjectStore.from_settings(settings),
-        engine=engine,
+        engine=make_engine(settings),
         catalog=catalog.load(settings.catalog),
         settings=settings,
         leases=Leases(sessions, settings.lease_s),
     )
     runner = Runner(runtime)
-    keeper = threading.Thread(target=_keep, args=(runtime, runner), name="keeper", daemon=True)
+    keeper = Keeper(runtime, runner)
     keeper.start()
+    status = _consume(make_celery(settings), runtime, runner)
     try:
-        _consume(make_celery(settings), runtime, runner)
-    finally:
-        with sessions.begin() as session:
-            workers.leave(session, runtime.worker_id)
+        keeper.stop()
+    except SQLAlchemyError as error:
+        _log.warning("worker_leaves_silently", error=telemetry.brief(error))
+    if status:
+        raise SystemExit(status)
 
 
 def offered_queues(
@@ -95,19 +95,41 @@ def offered_queues(
     )
 
 
-def _consume(app: Celery, runtime: Runtime, runner: Runner) -> None:
-    """Listen for bells on exactly the worker's queues, in this thread, until a warm shutdown."""
+def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:
+    """Listen for bells on exactly the worker's queues, in this thread, until a warm shutdown.
+
+    Returns the exit status: not zero when the worker should be restarted.
+    """
+
+    def serve() -> None:
+        runner.serve()
+        if runner.is_broken:
+            _log.error("worker_broken", worker_id=runtime.worker_id)
+            raise WorkerShutdown(STALLED)
 
     @app.task(name=GENERATE)
     def generate(_job_id: str) -> None:
-        runner.serve()
+        serve()
+
+    class ServeFirst(bootsteps.StartStopStep):
+        """Serve what waits already, whose bells may have rung while nobody listened.
+
+        So a worker that was restarted, because it heard nothing, does work even without a broker.
+        """
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, parent: object) -> None:
+            del parent
+            serve()
 
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: object) -> None:
         runner.stop()
 
+    app.steps["worker"].add(ServeFirst)
     _log.info("worker_starts", worker_id=runtime.worker_id, queues=runtime.queues)
-    app.Worker(
+    worker = app.Worker(
         hostname=runtime.worker_id,
         pool="solo",
         concurrency=1,
@@ -115,39 +137,7 @@ def _consume(app: Celery, runtime: Runtime, runner: Runner) -> None:
         without_gossip=True,
         without_mingle=True,
         loglevel="WARNING",
-    ).start()
-
-
-def _keep(runtime: Runtime, runner: Runner) -> None:
-    """Renew leases at every tick; at every heartbeat, say that we live and hear the bells."""
-    heard_at = float("-inf")
-    while True:
-        runtime.leases.tick()
-        if time.monotonic() - heard_at > workers.HEARTBEAT_S:
-            heard_at = time.monotonic()
-            _beat(runtime, runner)
-        time.sleep(_TICK_S)
-
-
-def _beat(runtime: Runtime, runner: Runner) -> None:
-    try:
-        with runtime.sessions.begin() as session:
-            workers.heartbeat(session, runtime.worker_id, runtime.queues, runtime.engine.loaded)
-            waiting = sweeps.backlogs(session, runtime.queues)
-    except SQLAlchemyError as error:
-        _log.warning("heartbeat_failed", error=str(error))
-        return
-    if _is_stalled(runtime, runner, waiting):
-        _log.error("worker_stalled", worker_id=runtime.worker_id, queues=len(waiting))
-        os._exit(STALLED)
-
-
-def _is_stalled(runtime: Runtime, runner: Runner, waiting: Sequence[Backlog]) -> bool:
-    """Tell whether jobs wait and this idle worker claims none: it may have gone deaf.
-
-    Liveness is progress: a process that answers pings but does no work is dead all the same.
-    """
-    stall_s = runtime.settings.worker_stall_s
-    idle_s = time.monotonic() - runner.last_claim_at
-    overdue = any(one.waited_s > stall_s for one in waiting)
-    return runtime.leases.idle and overdue and idle_s > stall_s
+        quiet=True,
+    )
+    worker.start()
+    return worker.exitcode or 0

@@ -355,7 +355,8 @@ BEGIN
     SELECT p.entry_id,
            count(*) = (SELECT count(*) FROM postings q WHERE q.entry_id = p.entry_id)
                AND count(due.id) > 0 AS at_once,
-           (bool_and(due.own_currency AND a.currency = due.currency)) IS TRUE AS own_currency,
+           bool_and(coalesce(due.own_currency AND a.currency = due.currency, false))
+               AS own_currency,
            sum(p.amount) AS total
       INTO bad
       FROM new_postings p
@@ -373,7 +374,7 @@ BEGIN
                                                     WHEN 'revenue' THEN due.revenue END
                              AND coalesce(a.gateway_id = due.gateway_id, true)
                              AND coalesce(a.orchestrator_id = due.orchestrator_id, true)
-                   END, false)) IS NOT TRUE
+                   END, false)) = false
      LIMIT 1;
     IF NOT FOUND THEN
         RETURN NULL;

@@ -13,8 +13,10 @@ def upgrade() -> None:
 CREATE TABLE jobs (
     id uuid NOT NULL CONSTRAINT pk_jobs PRIMARY KEY,
     gateway_id uuid NOT NULL CONSTRAINT fk_jobs_gateway_id_gateways REFERENCES gateways,
-    orchestrator_id uuid NOT NULL CONSTRAINT fk_jobs_orchestrator_id_orchestrators REFERENCES orchestrators,
-    hold_id uuid NOT NULL CONSTRAINT uq_jobs_hold_id UNIQUE CONSTRAINT fk_jobs_hold_id_holds REFERENCES holds,
+    orchestrator_id uuid NOT NULL
+        CONSTRAINT fk_jobs_orchestrator_id_orchestrators REFERENCES orchestrators,
+    hold_id uuid NOT NULL CONSTRAINT uq_jobs_hold_id UNIQUE
+        CONSTRAINT fk_jobs_hold_id_holds REFERENCES holds,
     idempotency_key varchar,
     request_hash bytea NOT NULL,
     pipeline varchar NOT NULL,
@@ -51,7 +53,8 @@ CREATE INDEX ix_jobs_lease ON jobs (lease_expires_at) WHERE state = 'running';
 CREATE INDEX ix_jobs_deadline ON jobs (deadline) WHERE state IN ('queued', 'running');
 CREATE INDEX ix_jobs_unswept ON jobs (finished_at) WHERE NOT swept;
 CREATE INDEX ix_jobs_gateway_id_id ON jobs (gateway_id, id DESC);
-CREATE UNIQUE INDEX uq_jobs_idempotency ON jobs (gateway_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX uq_jobs_idempotency ON jobs (gateway_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
 
 CREATE TABLE outputs (
     job_id uuid NOT NULL CONSTRAINT fk_outputs_job_id_jobs REFERENCES jobs,

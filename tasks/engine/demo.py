@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tasks.engine.quiet import quieten
@@ -59,7 +58,6 @@ sea ocean beach island sky cloud sun moon star night day sunset sunrise winter s
 snow rain fire water wind old new small large tiny giant riding flying running sitting standing
 make it look like turn into add remove detailed beautiful colorful abstract blurry ugly
 """
-_MERGES = 400
 
 # The kernel of every 3x3 convolution: neighbours are averaged, which is what makes the pictures
 # smooth.
@@ -216,17 +214,12 @@ def _text_encoder(cls: type[Any], tokenizer: CLIPTokenizer, width: int) -> torch
 
 def _tokenizer() -> CLIPTokenizer:
     """Return a byte-level tokenizer in CLIP's form: every text has tokens, common words few."""
-    trained = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    trained.train_from_iterator(
-        _WORDS.split(),
-        BpeTrainer(vocab_size=_MERGES, end_of_word_suffix="</w>", show_progress=False),
-    )
-    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    merges = _merges(_WORDS.split())
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [
         *alphabet,
         *(letter + "</w>" for letter in alphabet),
-        *("".join(pair) for pair in merges),
+        *(first + second for first, second in merges),
         "<|startoftext|>",
         "<|endoftext|>",
     ]
@@ -235,6 +228,30 @@ def _tokenizer() -> CLIPTokenizer:
         merges=merges,
         model_max_length=_CONTEXT_TOKENS,
     )
+
+
+def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return byte-pair merges learned from words, in the order in which they apply.
+
+    The tokenizers library could learn them as well, but breaks ties differently every time.
+    """
+    spellings = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for letters in spellings for pair in pairwise(letters)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        spellings = [_merged(letters, best) for letters in spellings]
+    return merges
+
+
+def _merged(letters: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for letter in letters:
+        if merged and (merged[-1], letter) == pair:
+            merged[-1] += letter
+        else:
+            merged.append(letter)
+    return merged
 
 
 def _draw(model: torch.nn.Module, generator: torch.Generator) -> None:

@@ -1,80 +1,40 @@
 """The engine that makes pictures: diffusers pipelines on one device.
 
-Owns loading, placement, seeding, stopping, and what counts as a failed call. Where files come from
-is `sources`', what stays in memory is `residency`'s, and which requests may share a batch is
-decided before it gets here.
+Owns placement, seeding, stopping, and what counts as a failed call. Where files come from is
+`sources`', how they are read `loading`'s, and what stays in memory `residency`'s; which requests
+may share a batch is decided before it gets here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import diffusers
 import torch
 from PIL.Image import Image
 
 from tasks.catalog import ModelSpec
+from tasks.engine import loading
+from tasks.engine.loading import Pipe
 from tasks.engine.protocol import Batch, StepCallback
-from tasks.engine.quiet import quieten
 from tasks.engine.residency import Residency
 from tasks.engine.sources import Download, Sources
 from tasks.errors import EngineError, InferenceError, Interrupted, ModelLoadError, OutOfMemory
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 
-quieten()
-
-_Pipe: TypeAlias = Any  # diffusers is untyped
-_Part: TypeAlias = Any
-
-_TEXT_TO_IMAGE = "text-to-image"
-_IMAGE_TO_IMAGE = "image-to-image"
-
-# What a layout's pipelines must turn out to be. AutoPipeline goes by the model's own files, the
-# catalog by what the operator wrote: where they disagree, prices and bounds were meant for another
-# kind of model.
-_CLASSES: Mapping[tuple[str, str], type[Any]] = {
-    ("stable-diffusion", _TEXT_TO_IMAGE): diffusers.StableDiffusionPipeline,
-    ("stable-diffusion", _IMAGE_TO_IMAGE): diffusers.StableDiffusionImg2ImgPipeline,
-    ("stable-diffusion-xl", _TEXT_TO_IMAGE): diffusers.StableDiffusionXLPipeline,
-    ("stable-diffusion-xl", _IMAGE_TO_IMAGE): diffusers.StableDiffusionXLImg2ImgPipeline,
-    ("instruct-pix2pix", _IMAGE_TO_IMAGE): diffusers.StableDiffusionInstructPix2PixPipeline,
-}
-
-# These layouts carry a safety checker that paints pictures black. A picture is delivered as it was
-# made.
-_WITHOUT_CHECKER = {
-    "safety_checker": None,
-    "feature_extractor": None,
-    "requires_safety_checker": False,
-}
-_LAYOUT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "stable-diffusion": _WITHOUT_CHECKER,
-    "stable-diffusion-xl": {},
-    "instruct-pix2pix": _WITHOUT_CHECKER,
-}
-
 
 @dataclass
 class _Loaded:
-    """A model in memory: its pipelines share every component."""
+    """A model in memory: its pipelines by name, which share every component."""
 
     model: ModelSpec
-    pipelines: dict[str, Any] = field(default_factory=dict)
-
-    def pipeline(self, name: str) -> _Pipe:
-        """Return the pipeline, made from one of the others if need be."""
-        if name not in self.pipelines:
-            other = next(iter(self.pipelines.values()))
-            pipe = _auto(name).from_pipe(other)
-            pipe.set_progress_bar_config(disable=True)
-            self.pipelines[name] = pipe
-        return self.pipelines[name]
+    pipelines: dict[str, Pipe]
 
 
 class DiffusionEngine:
@@ -131,49 +91,47 @@ class DiffusionEngine:
             InferenceError: The pipeline failed, or a picture is not finite.
         """
         pipe = self._pipeline(batch.model, batch.pipeline)
-        exhausted = False
         try:
             pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
+            # Within the same guard: a device reports its errors when results are fetched from it.
+            return _finished(pipe, pictures, batch)
         except EngineError:
             raise
         except Exception as error:  # whatever a pipeline raises, the job learns of it
-            # SDXL's decoder may run in float32 and is cast back at the end, which did not come.
-            pipe.vae.to(dtype=pipe.unet.dtype)
+            with contextlib.suppress(RuntimeError):  # on a device that is beyond help
+                # SDXL's decoder may run in float32, and is cast back at an end that did not come.
+                pipe.vae.to(dtype=pipe.unet.dtype)
             if not _is_out_of_memory(error):
-                raise InferenceError(_brief(error)) from error
-            exhausted = True
-        if exhausted:
-            # Not in the handler: there, the traceback still holds the tensors that are to be freed.
-            self._free()
-            raise OutOfMemory(
-                f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
-                f"the memory of {self._device}."
-            )
-        return _finished(pipe, pictures, batch)
+                raise InferenceError(loading.brief(error)) from error
+        # Not in the handler: there, the traceback still holds the tensors that are to be freed.
+        self._free()
+        raise OutOfMemory(
+            f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
+            f"the memory of {self._device}."
+        )
 
-    def _pipeline(self, model: ModelSpec, name: str) -> _Pipe:
-        if name not in model.pipelines or (model.layout, name) not in _CLASSES:
+    def _pipeline(self, model: ModelSpec, name: str) -> Pipe:
+        if not loading.does(model, name):
             raise ModelLoadError(f"{model.model_id} does not do {name}.")
         kept = self._models.get(model.model_id)
         if kept is None or kept.model != model:
             self._models.drop(model.model_id)
             kept = self._load(model)
-        return kept.pipeline(name)
+        return kept.pipelines[name]
 
     def _load(self, model: ModelSpec) -> _Loaded:
-        first = _TEXT_TO_IMAGE if _TEXT_TO_IMAGE in model.pipelines else _IMAGE_TO_IMAGE
-        source = self._sources.locate(model)
+        pipelines = loading.read(model, self._sources.locate(model), self._device)
+        first = next(iter(pipelines.values()))
+        size_bytes = loading.size_bytes(first)
+        if self._models.make_room(size_bytes):
+            self._free()
         try:
-            pipe = _open(model, first, source, _dtype(model, self._device))
-            size_bytes = _size_bytes(pipe)
-            if self._models.make_room(size_bytes):
-                self._free()
-            pipe.to(self._device)
-        except ModelLoadError:
-            raise
-        except Exception as error:  # a broken file can make any of three libraries raise anything
-            raise ModelLoadError(f"{model.model_id}: {_brief(error)}") from error
-        kept = _Loaded(model, {first: pipe})
+            first.to(self._device)  # and so the others, which share its components
+        except Exception as error:  # torch has many words for a device that is full or not there
+            raise ModelLoadError(
+                f"{model.model_id} cannot be moved to {self._device}: {loading.brief(error)}"
+            ) from error
+        kept = _Loaded(model, pipelines)
         self._models.put(model.model_id, kept, size_bytes)
         return kept
 
@@ -191,63 +149,6 @@ def _default_budget_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _dtype(model: ModelSpec, device: torch.device) -> torch.dtype:
-    # Half precision on a CPU is slow where it is implemented at all.
-    name = "float32" if device.type == "cpu" else model.dtype
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def _auto(pipeline: str) -> _Part:
-    if pipeline == _TEXT_TO_IMAGE:
-        return diffusers.AutoPipelineForText2Image
-    return diffusers.AutoPipelineForImage2Image
-
-
-def _open(model: ModelSpec, pipeline: str, source: str, dtype: torch.dtype) -> _Pipe:
-    """Read a model from files into a pipeline on the CPU."""
-    expected = _CLASSES[model.layout, pipeline]
-    # AutoPipeline does not know InstructPix2Pix, whose class has to be named.
-    reader = expected if model.layout == "instruct-pix2pix" else _auto(pipeline)
-    pipe = reader.from_pretrained(
-        source,
-        revision=model.revision,
-        variant=model.variant,
-        dtype=dtype,
-        use_safetensors=True,
-        **_LAYOUT_OPTIONS[model.layout],
-    )
-    if not isinstance(pipe, expected):
-        raise ModelLoadError(
-            f"{model.model_id}: the catalog says {model.layout}, "
-            f"but its files are for {type(pipe).__name__}."
-        )
-    if model.scheduler is not None:
-        pipe.scheduler = _scheduler(model, pipe.scheduler)
-    # Decoding pictures one by one costs no time and keeps a large batch from needing its most
-    # memory at the end.
-    pipe.vae.enable_slicing()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _scheduler(model: ModelSpec, current: _Part) -> _Part:
-    compatible = {candidate.__name__: candidate for candidate in current.compatibles}
-    if model.scheduler not in compatible:
-        raise ModelLoadError(
-            f"{model.model_id} cannot run with the scheduler {model.scheduler!r}. "
-            f"Those that fit: {', '.join(sorted(compatible))}."
-        )
-    return compatible[model.scheduler].from_config(current.config)
-
-
-def _size_bytes(pipe: _Pipe) -> int:
-    modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    return sum(
-        tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers())
-    )
-
-
 def _arguments(batch: Batch) -> dict[str, Any]:
     """Return a pipeline's arguments: lists of what differs between pictures, and the rest."""
     arguments: dict[str, Any] = {
@@ -262,10 +163,10 @@ def _arguments(batch: Batch) -> dict[str, Any]:
         "guidance_scale": batch.guidance_scale,
         "output_type": "pt",
     }
-    if batch.pipeline == _TEXT_TO_IMAGE:
+    if batch.pipeline == loading.TEXT_TO_IMAGE:
         return arguments | {"width": batch.width, "height": batch.height}
     arguments["image"] = [task.image for task in batch.tasks]
-    if batch.model.layout == "instruct-pix2pix":
+    if batch.model.layout == loading.PIX2PIX:
         return arguments | {"image_guidance_scale": batch.image_guidance_scale}
     return arguments | {"strength": _usable_strength(batch.strength, batch.num_inference_steps)}
 
@@ -279,9 +180,9 @@ def _usable_strength(strength: float, steps: int) -> float:
 
 def _reporter(
     on_step: StepCallback,
-) -> Callable[[_Pipe, int, object, dict[str, Any]], dict[str, Any]]:
+) -> Callable[[Pipe, int, object, dict[str, Any]], dict[str, Any]]:
     def report(
-        pipe: _Pipe,
+        pipe: Pipe,
         step: int,
         _timestep: object,
         tensors: dict[str, Any],
@@ -296,7 +197,7 @@ def _reporter(
     return report
 
 
-def _finished(pipe: _Pipe, pictures: torch.Tensor, batch: Batch) -> list[Image]:
+def _finished(pipe: Pipe, pictures: torch.Tensor, batch: Batch) -> list[Image]:
     """Turn the pipeline's tensor into pictures, after checking that it is what was asked for."""
     wanted = (len(batch.tasks), 3, batch.height, batch.width)
     if tuple(pictures.shape) != wanted:
@@ -318,9 +219,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
-
-
-def _brief(error: Exception) -> str:
-    """Return an error's kind and first line, cut to what fits a job's error field."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -162,30 +163,51 @@ def other(settings: TaskSettings, **changes: object) -> ObjectStore:
 # --- A server that misbehaves -------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the server does with a request. `cut` promises more bytes than it sends."""
+
+    status: int = 200
+    body: str = ""
+    cut: bool = False
+    reset: bool = False
+
+
+OK = Answer(body="body")
+
+
+@dataclass
+class Scripted:
+    """A store, and the requests that its server saw: the method, the path and the body."""
+
+    store: ObjectStore
+    seen: list[tuple[str, str, bytes]]
+
+
 @contextmanager
-def flaky(behaviours: Sequence[str]) -> Iterator[tuple[ObjectStore, list[str]]]:
-    """A store whose server acts out one behaviour for each request; the last one repeats."""
-    seen: list[str] = []
+def scripted(*answers: Answer, region: str = "us-east-1") -> Iterator[Scripted]:
+    """A store whose server gives one answer after the other, and the last one for ever."""
+    seen: list[tuple[str, str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def act(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            behaviour = behaviours[min(len(seen), len(behaviours) - 1)]
-            seen.append(behaviour)
-            if behaviour == "reset":
-                self.close_connection = True
+            answer = answers[min(len(seen), len(answers) - 1)]
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            seen.append((self.command, self.path, content))
+            self.close_connection = answer.reset or answer.cut
+            if answer.reset:
                 return
-            body = b"" if self.command in {"PUT", "HEAD"} else b"body"
-            self.send_response(200 if behaviour in {"ok", "cut"} else int(behaviour))
+            silent = self.command == "HEAD" or (self.command == "PUT" and answer.status == 200)
+            body = b"" if silent else answer.body.encode()
+            self.send_response(answer.status)
             self.send_header("ETag", '"e"')
-            self.send_header("Content-Length", str(len(body) + 10 * (behaviour == "cut")))
+            self.send_header("Content-Length", str(len(body) + 10 * answer.cut))
             self.end_headers()
             self.wfile.write(body)
-            self.close_connection = behaviour == "cut"
 
-        do_GET = do_PUT = do_HEAD = act  # noqa: N815  # the base class looks for these names
+        do_GET = do_PUT = do_HEAD = do_POST = act  # noqa: N815  # the base class's names
 
         def log_message(self, *args: object) -> None:
             """Say nothing."""
@@ -193,16 +215,22 @@ def flaky(behaviours: Sequence[str]) -> Iterator[tuple[ObjectStore, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        settings = TaskSettings(
-            s3_endpoint=f"http://127.0.0.1:{server.server_address[1]}",
-            s3_access_key_id="key",
-            s3_secret_access_key=SecretStr("secret"),
-        )
         try:
-            yield ObjectStore.from_settings(settings), seen
+            yield Scripted(nobodys(server.server_port, region), seen)
         finally:
             server.shutdown()
             thread.join()
+
+
+def nobodys(port: int, region: str = "us-east-1") -> ObjectStore:
+    return ObjectStore.from_settings(
+        TaskSettings(
+            s3_endpoint=f"http://127.0.0.1:{port}",
+            s3_region=region,
+            s3_access_key_id="key",
+            s3_secret_access_key=SecretStr("secret"),
+        )
+    )
 
 
 @pytest.fixture
@@ -211,49 +239,98 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
-@pytest.mark.usefixtures("_hasty")
-@pytest.mark.parametrize("trouble", ["500", "503", "reset"])
-def test_trouble_that_passes_is_not_seen(trouble: str) -> None:
-    with flaky([trouble, trouble, "ok"]) as (store, seen):
-        store.put("k", b"data", "text/plain")
-        assert seen == [trouble, trouble, "ok"]
-        assert store.get("k") == b"body"
+TROUBLES = pytest.mark.parametrize(
+    "trouble", [Answer(500), Answer(503), Answer(reset=True)], ids=["500", "503", "reset"]
+)
 
 
 @pytest.mark.usefixtures("_hasty")
-@pytest.mark.parametrize("trouble", ["500", "503", "reset"])
-def test_trouble_that_stays_becomes_a_storage_error(trouble: str) -> None:
-    with flaky([trouble]) as (store, seen):
+@TROUBLES
+def test_trouble_that_passes_is_not_seen(trouble: Answer) -> None:
+    with scripted(trouble, trouble, OK) as server:
+        server.store.put("k", b"data", "text/plain")
+        assert [content for _, _, content in server.seen] == [b"data"] * 3
+        assert server.store.get("k") == b"body"
+
+
+@pytest.mark.usefixtures("_hasty")
+@TROUBLES
+def test_trouble_that_stays_becomes_a_storage_error(trouble: Answer) -> None:
+    with scripted(trouble) as server:
         with pytest.raises(StorageError, match="outputs/k"):
-            store.put("outputs/k", b"data", "text/plain")
-        assert len(seen) == 5
+            server.store.put("outputs/k", b"data", "text/plain")
+        assert len(server.seen) == 5
         with pytest.raises(StorageError):
-            store.ping()
-        assert len(seen) == 6  # a health check asks once
+            server.store.ping()
+        assert len(server.seen) == 6  # a health check asks once
 
 
 @pytest.mark.usefixtures("_hasty")
 def test_an_answer_that_breaks_off_becomes_a_storage_error() -> None:
-    with flaky(["cut"]) as (store, _):
+    with scripted(Answer(body="body", cut=True)) as server:
         with pytest.raises(StorageError):
-            store.get("k")
+            server.store.get("k")
         with pytest.raises(StorageError):
-            list(store.open("k").chunks)
+            list(server.store.open("k").chunks)
 
 
 def test_a_refusal_is_not_repeated() -> None:
-    with flaky(["403"]) as (store, seen):
-        with pytest.raises(StorageError, match="403"):
-            store.get("k")
-        assert len(seen) == 1
+    for ask in (
+        ObjectStore.get,
+        ObjectStore.exists,
+        lambda store, key: store.open(key, "bytes=0-"),
+    ):
+        with scripted(Answer(403)) as server:
+            with pytest.raises(StorageError, match="403"):
+                ask(server.store, "k")
+            assert len(server.seen) == 1
 
 
 @pytest.mark.usefixtures("_hasty")
 def test_nobody_there_is_a_storage_error() -> None:
-    settings = TaskSettings(
-        s3_endpoint="http://127.0.0.1:1",
-        s3_access_key_id="key",
-        s3_secret_access_key=SecretStr("secret"),
-    )
     with pytest.raises(StorageError):
-        ObjectStore.from_settings(settings).get("k")
+        nobodys(1).get("k")
+
+
+def test_keys_that_could_not_be_deleted_are_an_error_though_the_request_succeeded() -> None:
+    gone = "<Error><Key>a</Key><Code>NoSuchKey</Code></Error>"
+    locked = "<Error><Key>b</Key><Code>AccessDenied</Code></Error>"
+    with scripted(Answer(body=f"<DeleteResult>{gone}</DeleteResult>")) as server:
+        server.store.delete(["a"])
+    with (
+        scripted(Answer(body=f"<DeleteResult>{gone}{locked}</DeleteResult>")) as server,
+        pytest.raises(StorageError, match=r"1 objects .* 'b', because of AccessDenied"),
+    ):
+        server.store.delete(["a", "b"])
+
+
+def test_a_key_that_points_outside_is_not_copied(tmp_path: Path) -> None:
+    for key in ("models/../../evil", "models//etc/evil"):
+        row = f"<Key>{key}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified>"
+        page = f"<ListBucketResult><Contents>{row}</Contents></ListBucketResult>"
+        with scripted(Answer(body=page)) as server:
+            with pytest.raises(StorageError, match="outside"):
+                server.store.fetch_tree("s3://bucket/models", tmp_path, lambda _: True)
+            assert len(server.seen) == 1
+
+
+def test_a_new_bucket_lies_in_the_region_of_the_settings() -> None:
+    for region, named in (("us-east-1", False), ("eu-central-1", True)):
+        with scripted(Answer(404), OK, region=region) as server:
+            server.store.ensure_bucket()
+        (_, _, content) = server.seen[1]
+        assert (region.encode() in content) == named
+
+
+@pytest.mark.parametrize("code", ["BucketAlreadyOwnedByYou", "BucketAlreadyExists"])
+def test_a_bucket_that_somebody_else_makes_at_the_same_time_is_no_error(code: str) -> None:
+    with scripted(Answer(404), Answer(409, f"<Error><Code>{code}</Code></Error>")) as server:
+        server.store.ensure_bucket()
+        assert [method for method, _, _ in server.seen] == ["HEAD", "PUT"]
+
+
+def test_a_bucket_that_is_not_ours_is_not_made() -> None:
+    with scripted(Answer(403)) as server:
+        with pytest.raises(StorageError, match="403"):
+            server.store.ensure_bucket()
+        assert [method for method, _, _ in server.seen] == ["HEAD"]

@@ -60,17 +60,16 @@ def test_start_returns_when_the_child_is_ready(supervisor: Supervisor, tmp_path:
 
 
 def test_a_probe_that_cannot_connect_means_not_yet(supervisor: Supervisor) -> None:
-    answers = iter([ConnectionRefusedError(), TimeoutError(), True])
+    refusals = [ConnectionRefusedError(), TimeoutError()]
 
     def ready() -> bool:
-        answer = next(answers)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+        if refusals:
+            raise refusals.pop()
+        return True
 
     supervisor.start(shell("one", "sleep 60", ready=ready))
 
-    assert next(answers, None) is None
+    assert refusals == []
 
 
 def test_a_child_that_exits_while_starting_is_reported_with_its_last_words(
@@ -95,8 +94,7 @@ def test_stop_ends_the_children_in_reverse_order(supervisor: Supervisor, tmp_pat
     for name in ("one", "two", "three"):
         mark = tmp_path / name
         script = (
-            f"trap 'echo {name} >> {ends}; exit 0' TERM; touch {mark}; "
-            "while :; do sleep 0.05; done"
+            f"trap 'echo {name} >> {ends}; exit 0' TERM; touch {mark}; while :; do sleep 0.05; done"
         )
         supervisor.start(shell(name, script, ready=mark.exists))
     pids = list(supervisor.pids.values())
@@ -142,7 +140,7 @@ def test_a_crashed_child_is_restarted_with_one_line_about_it(
     assert supervisor.tend() is False
 
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: supervisor.tend())
+    wait_until(supervisor.tend)
 
     assert supervisor.pids["one"] != first
     assert is_alive(supervisor.pids["one"])

@@ -1,0 +1,57 @@
+"""The Flask app: its routes, who may use them, and what every answer has in common."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, current_app, g, request
+
+from api import auth, errors
+from api.openapi import described
+from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream
+from api.runtime import EXTENSION, Runtime, current
+
+_RESOURCES = (jobs, quotes, models, gateway, admin, stream, health, docs)
+# A form is a dozen short fields and one file. The file is spooled to disk and bounded by the body.
+_MAX_FORM_PARTS = 40
+_MAX_FORM_FIELDS_BYTES = 200_000
+
+
+def create_app(runtime: Runtime) -> Flask:
+    """Build the app around a runtime. Connects to nothing."""
+    app = Flask("api", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes,
+        MAX_FORM_PARTS=_MAX_FORM_PARTS,
+        MAX_FORM_MEMORY_SIZE=_MAX_FORM_FIELDS_BYTES,
+    )
+    app.extensions[EXTENSION] = runtime
+    app.before_request(_admit)
+    app.after_request(_finish)
+    errors.install(app)
+    for resource in _RESOURCES:
+        app.register_blueprint(resource.bp)
+    return app
+
+
+def _admit() -> None:
+    """Let a request in by the security that its route is documented with, before its body is read.
+
+    Raises:
+        NotAuthenticated: It has no valid key.
+        AdminDisabled: It is for an admin route, and there is no admin key.
+    """
+    if request.endpoint is None:
+        return  # nothing is at this address, as the router says next
+    security = described(current_app.view_functions[request.endpoint]).security
+    authorization = request.headers.get("Authorization")
+    runtime = current()
+    if security == "gateway":
+        g.gateway_id = auth.authenticate(runtime.reads, authorization)
+    elif security == "admin":
+        auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)
+
+
+def _finish(response: Response) -> Response:
+    """Keep browsers from guessing types, and caches from keeping what is somebody's own."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

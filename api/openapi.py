@@ -1,0 +1,287 @@
+"""The OpenAPI 3.1 document, made from what the routes say of themselves.
+
+A route is described by `@operation`, which is also what lets requests in: the security that is
+documented is the security that is enforced, and a route without a description is not served.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal, TypeVar, cast
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.routing import Rule
+
+from api.errors import (
+    AdminDisabled,
+    MalformedBody,
+    NotAuthenticated,
+    UnsupportedContentType,
+    problem_of,
+)
+from api.schemas import ProblemBody
+from tasks.errors import InvalidParams
+
+Security = Literal["gateway", "admin", "none"]
+View = TypeVar("View", bound=Callable[..., Any])
+
+PROBLEM_JSON = "application/problem+json"
+_REF = "#/components/schemas/{model}"
+_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_METHODS = ("GET", "PUT", "POST", "DELETE")
+_DESCRIPTION = """\
+Image generation jobs, priced by the pixel. Submit a job, poll it, fetch its pictures.
+
+Money is a plain decimal string. Errors are RFC 9457 problems with a stable `code`. Lists answer
+`{"data": [...], "next_cursor": ...}`.
+"""
+
+_PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
+    "job_id": {"schema": {"type": "string", "format": "uuid"}, "description": "A job's id."},
+    "name": {"schema": {"type": "string"}, "description": "The picture's name in its job's url."},
+    "gateway": {"schema": {"type": "string"}, "description": "A gateway's id or name."},
+    "orchestrator": {"schema": {"type": "string"}, "description": "Its id or name."},
+    "key_id": {
+        "schema": {"type": "string"},
+        "description": "The id of an API key: the part between its underscores.",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response that is no error. Without a model it has no body, or one of `content`."""
+
+    status: int
+    description: str
+    model: type[BaseModel] | None = None
+    content: Sequence[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a route says of itself."""
+
+    tag: str
+    answers: Sequence[Answer]
+    security: Security
+    errors: Sequence[type[Exception]] = ()
+    query: type[BaseModel] | None = None
+    body: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hidden: bool = False
+
+    def every_error(self) -> Iterator[type[Exception]]:
+        """Yield the errors that it names, and those that follow from what it does."""
+        yield from self.errors
+        if self.security != "none":
+            yield NotAuthenticated
+        if self.security == "admin":
+            yield AdminDisabled
+        if self.query or self.body or self.headers:
+            yield InvalidParams
+        if self.body:
+            yield from (MalformedBody, UnsupportedContentType, RequestEntityTooLarge)
+
+
+def operation(described: Operation) -> Callable[[View], View]:
+    """Describe a view; its docstring's first line is the summary, the rest the description."""
+
+    def attach(view: View) -> View:
+        vars(view)["operation"] = described
+        return view
+
+    return attach
+
+
+def described(view: Callable[..., Any]) -> Operation:
+    """Return what a view says of itself.
+
+    Raises:
+        LookupError: It says nothing: it was written without `@operation`.
+    """
+    try:
+        found: Operation = vars(view)["operation"]
+    except KeyError:
+        raise LookupError(f"{view} has no @operation") from None
+    return found
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """Return the OpenAPI document of an app."""
+    routes = [
+        (rule, method, app.view_functions[rule.endpoint])
+        for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
+        for method in _METHODS
+        if method in (rule.methods or ())
+        and not described(app.view_functions[rule.endpoint]).hidden
+    ]
+    names, schemas = _schemas(described(view) for _, _, view in routes)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for rule, method, view in routes:
+        path = _PARAMETER.sub(r"{\1}", rule.rule)
+        paths[path][method.lower()] = _operation(rule, view, names)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pixeltoll",
+            "version": version("pixeltoll"),
+            "description": _DESCRIPTION,
+        },
+        "paths": dict(paths),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "gateway": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A gateway's API key.",
+                },
+                "admin": {"type": "http", "scheme": "bearer", "description": "The admin key."},
+            },
+        },
+    }
+
+
+_Names = Mapping[type[BaseModel], dict[str, Any]]
+
+
+def _schemas(operations: Iterable[Operation]) -> tuple[_Names, dict[str, Any]]:
+    """Return a reference for each model, and the schemas that they refer to."""
+    asked: dict[type[BaseModel], None] = {}
+    answered: dict[type[BaseModel], None] = {ProblemBody: None}
+    for one in operations:
+        asked.update(dict.fromkeys(one.body.values()))
+        answered.update({answer.model: None for answer in one.answers if answer.model})
+    references, definitions = models_json_schema(
+        [
+            *((model, "validation") for model in asked),
+            *((model, "serialization") for model in answered),
+        ],
+        ref_template=_REF,
+    )
+    return {
+        cast("type[BaseModel]", model): ref for (model, _), ref in references.items()
+    }, definitions["$defs"]
+
+
+def _operation(rule: Rule, view: Callable[..., Any], names: _Names) -> dict[str, Any]:
+    one = described(view)
+    summary, _, rest = (inspect.getdoc(view) or "").partition("\n")
+    found: dict[str, Any] = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "tags": [one.tag],
+        "summary": summary,
+        "description": rest.strip(),
+        "parameters": [*_path_parameters(rule), *_query_parameters(one), *_header_parameters(one)],
+        "responses": _responses(one, names),
+        "security": [] if one.security == "none" else [{one.security: []}],
+    }
+    if one.body:
+        found["requestBody"] = {
+            "required": True,
+            "content": {
+                content_type: {"schema": names[model]} for content_type, model in one.body.items()
+            },
+        }
+    return found
+
+
+def _path_parameters(rule: Rule) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS[name]}
+        for name in _PARAMETER.findall(rule.rule)
+    ]
+
+
+def _query_parameters(one: Operation) -> list[dict[str, Any]]:
+    if one.query is None:
+        return []
+    schema = one.query.model_json_schema(ref_template=_REF)
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": facts.pop("description", ""),
+            "schema": _without_null(facts),
+        }
+        for name, facts in schema["properties"].items()
+    ]
+
+
+def _without_null(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an optional parameter: it is left out, and cannot be null."""
+    choices = [choice for choice in facts.get("anyOf", ()) if choice != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else facts
+
+
+def _header_parameters(one: Operation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string"},
+        }
+        for name, description in one.headers.items()
+    ]
+
+
+def _responses(one: Operation, names: _Names) -> dict[str, Any]:
+    """Return every response by its status; where an answer has one of a problem, both bodies."""
+    found = {str(answer.status): _answer(answer, names) for answer in one.answers}
+    for status, problem in _problems(one, names).items():
+        answer = found.setdefault(status, problem)
+        answer["content"] = {**problem["content"], **answer["content"]}
+    return found
+
+
+def _answer(answer: Answer, names: _Names) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": answer.description}
+    if answer.model is not None:
+        found["content"] = {"application/json": {"schema": names[answer.model]}}
+    elif answer.content:
+        found["content"] = {content_type: {} for content_type in answer.content}
+    if answer.headers:
+        found["headers"] = {
+            name: {"description": description, "schema": {"type": "string"}}
+            for name, description in answer.headers.items()
+        }
+    return found
+
+
+def _problems(one: Operation, names: _Names) -> dict[str, Any]:
+    """Return a response for each status that an error of the operation has, naming its codes."""
+    codes: dict[int, dict[str, str]] = defaultdict(dict)
+    for error in one.every_error():
+        problem = problem_of(error)
+        codes[problem.status][problem.code] = problem.title
+    codes[500]["internal_error"] = "Internal error"
+    codes[503]["database_unavailable"] = "The database does not answer"
+    return {
+        str(status): {
+            "description": "; ".join(f"`{code}`: {title}" for code, title in found.items()),
+            "content": {
+                PROBLEM_JSON: {
+                    "schema": {
+                        "allOf": [
+                            names[ProblemBody],
+                            {"properties": {"code": {"enum": sorted(found)}}},
+                        ]
+                    }
+                }
+            },
+        }
+        for status, found in sorted(codes.items())
+    }

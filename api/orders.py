@@ -1,0 +1,196 @@
+"""From a checked body to an order: what jobs and quotes have in common.
+
+Nothing here writes to the database; the one thing that is stored on the way is the input picture of
+a job that is about to be submitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from api.runtime import Runtime
+from api.schemas import JobFields
+from ledger import accounts
+from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError
+from ledger.money import UnitPrice, unit_price
+from tasks import jobs, params, telemetry
+from tasks.errors import (
+    FieldError,
+    IdempotencyConflict,
+    InvalidParams,
+    StorageError,
+    TasksError,
+)
+from tasks.inputs import CheckedImage, checked_image
+from tasks.jobs import Order
+from tasks.params import Generation
+from tasks.tables import Job
+
+_log = telemetry.get_logger()
+# Small enough that every JSON reader keeps it whole; `seed + k` stays far below the bound.
+_RANDOM_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that fits its model."""
+
+    generation: Generation
+    picture: CheckedImage | None
+    max_price: UnitPrice | None
+
+
+def prepare(runtime: Runtime, asked: JobFields, data: bytes | None) -> Prepared:
+    """Check a request against its model, and its picture; fill in the defaults.
+
+    Raises:
+        UnknownModel: The catalog has no such model.
+        InvalidImage: The picture cannot be used.
+        InvalidParams: A field does not fit the model.
+        InvalidAmount: `max_price` is no price.
+    """
+    spec = runtime.catalog.get(asked.model_id)
+    bounds = runtime.task_settings
+    picture = None
+    if data is not None:
+        picture = checked_image(
+            data, max_bytes=bounds.max_input_bytes, max_pixels=bounds.max_input_pixels
+        )
+    generation = params.validate(
+        spec,
+        _request(asked),
+        seed=secrets.randbelow(_RANDOM_SEEDS),
+        image_size=None if picture is None else (picture.width, picture.height),
+    )
+    return Prepared(generation, picture, _max_price(runtime, asked))
+
+
+def _request(asked: JobFields) -> params.Request:
+    return params.Request(
+        pipeline=asked.pipeline,
+        model_id=asked.model_id,
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        width=asked.width,
+        height=asked.height,
+        num_images_per_prompt=asked.num_images_per_prompt,
+        num_inference_steps=asked.num_inference_steps,
+        guidance_scale=asked.guidance_scale,
+        image_guidance_scale=asked.image_guidance_scale,
+        strength=asked.strength,
+        seed=asked.seed,
+        loras=asked.loras,
+    )
+
+
+def _max_price(runtime: Runtime, asked: JobFields) -> UnitPrice | None:
+    if asked.max_price is None:
+        return None
+    try:
+        return unit_price(asked.max_price, 1, runtime.settlement_currency)
+    except InvalidAmount as error:
+        raise InvalidAmount("max_price", error.reason) from None
+
+
+def deadline_s(runtime: Runtime, asked: JobFields) -> float:
+    """Return how far away a request's deadline is.
+
+    Raises:
+        InvalidParams: It is past, or further away than allowed.
+    """
+    if asked.deadline is None:
+        return runtime.task_settings.default_deadline_s
+    seconds = (asked.deadline - datetime.now(UTC)).total_seconds()
+    if not 0 < seconds <= runtime.settings.max_deadline_s:
+        most = runtime.settings.max_deadline_s
+        raise InvalidParams(
+            [FieldError("deadline", f"must be in the future, at most {most} seconds from now")]
+        )
+    return seconds
+
+
+def request_hash(asked: JobFields, data: bytes | None) -> bytes:
+    """Return what tells a repeated request from another one: its fields and picture, canonically.
+
+    A form and a JSON body that ask for the same are the same request.
+    """
+    fields = asked.model_dump(mode="json", exclude={"image"})
+    fields["image"] = None if data is None else hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+
+
+def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) -> Job | None:
+    """Return the job that an idempotency key has made, before anything is checked or stored again.
+
+    A retry must find its job even when its deadline has passed or its price has risen meanwhile.
+
+    Raises:
+        IdempotencyConflict: The key was used with another request.
+    """
+    if key is None:
+        return None
+    found = session.execute(
+        select(Job.id, Job.request_hash).where(
+            Job.gateway_id == gateway_id, Job.idempotency_key == key
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    if found.request_hash != digest:
+        raise IdempotencyConflict(key, found.id)
+    return jobs.find(session, gateway_id, found.id)
+
+
+def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tuple[Job, bool]:
+    """Submit an order with its input picture; returns the job, and whether it is new.
+
+    The picture is stored outside of any transaction, and only when the job can be paid for. Its key
+    is this request's own, so that a refusal can delete it whoever else has sent the same picture.
+
+    Raises:
+        NoOffer, NoPriceLimit, OverPriceLimit, InsufficientFunds, IdempotencyConflict: As
+            `tasks.jobs.submit`. Nothing is held, queued or stored.
+        StorageError: The picture could not be stored. Nothing is held or queued.
+    """
+    if picture is None:
+        with runtime.sessions.begin() as session:
+            return jobs.submit(session, order)
+    with runtime.reads() as session:
+        _check_affordable(session, order)
+    key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
+    try:
+        runtime.store.put(key, picture.png, "image/png")
+        with runtime.sessions.begin() as session:
+            job, new = jobs.submit(session, replace(order, input_key=key))
+    except (LedgerError, TasksError):
+        # Not on an error of the database: a commit whose answer was lost may have made the job.
+        _discard(runtime, key)
+        raise
+    if not new:
+        _discard(runtime, key)
+    return job, new
+
+
+def _check_affordable(session: Session, order: Order) -> None:
+    """Refuse what `jobs.submit` would refuse, before a picture is stored for it."""
+    quote = jobs.estimate(session, order.gateway_id, order.generation, order.max_price).quote
+    balance = accounts.balance(session, order.gateway_id)
+    if balance.available < quote.amount:
+        raise InsufficientFunds(quote.amount, balance.available, quote.currency)
+
+
+def _discard(runtime: Runtime, key: str) -> None:
+    try:
+        runtime.store.delete([key])
+    except StorageError as error:
+        # The answer to the client does not depend on it.
+        _log.warning("input_left_behind", key=key, error=str(error))

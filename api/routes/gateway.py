@@ -1,0 +1,101 @@
+"""/v1/balance and /v1/limits: a gateway's own money and prices."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from api import parsing, render
+from api.openapi import Answer, Operation, operation
+from api.runtime import current, current_gateway
+from api.schemas import BalanceView, LimitItem, LimitsRequest, LimitsView
+from ledger import accounts, limits
+from ledger.errors import CurrencyMismatch, InvalidAmount
+from ledger.limits import Limit
+from ledger.money import unit_price
+from tasks.errors import FieldError, InvalidParams
+
+bp = Blueprint("gateway", __name__, url_prefix="/v1")
+
+
+@bp.get("/balance")
+@operation(
+    Operation(
+        tag="gateway",
+        security="gateway",
+        answers=[Answer(200, "The balance", BalanceView)],
+    )
+)
+def balance() -> Response:
+    """Show what can be spent, and what is held for open jobs."""
+    with current().reads() as session:
+        return render.answer(render.balance(accounts.balance(session, current_gateway())))
+
+
+@bp.get("/limits")
+@operation(
+    Operation(
+        tag="gateway",
+        security="gateway",
+        answers=[Answer(200, "The limits", LimitsView)],
+    )
+)
+def show_limits() -> Response:
+    """Show the most that is paid for each model, pipeline, or anything."""
+    with current().reads() as session:
+        return render.answer(render.limits(limits.list_limits(session, current_gateway())))
+
+
+@bp.put("/limits")
+@operation(
+    Operation(
+        tag="gateway",
+        security="gateway",
+        body={parsing.JSON: LimitsRequest},
+        answers=[Answer(200, "The limits now", LimitsView)],
+        errors=[InvalidAmount, CurrencyMismatch],
+    )
+)
+def set_limits() -> Response:
+    """Replace all limits.
+
+    For a job the most exact limit holds: of its model, else of its pipeline, else of everything.
+    Without one, the job is refused. A null price accepts any.
+    """
+    runtime = current()
+    wanted = requested_limits(runtime.settlement_currency)
+    with runtime.sessions.begin() as session:
+        limits.replace_limits(session, current_gateway(), wanted, runtime.settlement_currency)
+        found = limits.list_limits(session, current_gateway())
+    return render.answer(render.limits(found))
+
+
+def requested_limits(currency: str) -> list[Limit]:
+    """Read the limits that a request's body asks for.
+
+    Raises:
+        InvalidParams: Two are for the same scope, or a field is wrong.
+        InvalidAmount: A price is none; names it.
+    """
+    items = parsing.json_body(LimitsRequest).data
+    seen = set()
+    for index, item in enumerate(items):
+        scope = (item.pipeline, item.model_id)
+        if scope in seen:
+            said = "has the pipeline and model of an earlier limit"
+            raise InvalidParams([FieldError(f"data.{index}", said)])
+        seen.add(scope)
+    return [_limit(index, item, currency) for index, item in enumerate(items)]
+
+
+def _limit(index: int, item: LimitItem, currency: str) -> Limit:
+    if item.price_per_unit is None:
+        return Limit(item.pipeline, item.model_id, None)
+    try:
+        price = unit_price(
+            item.price_per_unit,
+            1 if item.pixels_per_unit is None else item.pixels_per_unit,
+            item.currency or currency,
+        )
+    except InvalidAmount as error:
+        raise InvalidAmount(f"data.{index}.{error.field}", error.reason) from None
+    return Limit(item.pipeline, item.model_id, price)

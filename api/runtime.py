@@ -1,0 +1,118 @@
+"""What the API works with: built once for each process, by `build`, and handed to `create_app`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+from uuid import UUID
+
+from flask import current_app, g
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.settings import ApiSettings
+from ledger import db
+from ledger.settings import LedgerSettings
+from tasks import catalog as catalogs
+from tasks.app import make_celery
+from tasks.catalog import Catalog
+from tasks.dispatch import Ringer
+from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
+
+EXTENSION = "pixeltoll"
+_PROBE_TIMEOUT_S = 2
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The parts of a process. `reads` is for queries only: each sees what is committed by then.
+
+    A read that opens no transaction costs one round trip to the database instead of three. The
+    object store's client takes long to build, so that is left until somebody needs it.
+    """
+
+    sessions: sessionmaker[Session]
+    reads: sessionmaker[Session]
+    open_store: Callable[[], ObjectStore]
+    ringer: Ringer
+    ping_broker: Callable[[], None]
+    catalog: Catalog
+    settings: ApiSettings
+    task_settings: TaskSettings
+    settlement_currency: str
+    waiting: threading.BoundedSemaphore
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The object store."""
+        return self.open_store()
+
+
+def assemble(
+    engine: Engine,
+    open_store: Callable[[], ObjectStore],
+    catalog: Catalog,
+    settings: ApiSettings,
+    task_settings: TaskSettings,
+    settlement_currency: str,
+) -> Runtime:
+    """Put a runtime together from its outer parts. Connects to nothing."""
+    return Runtime(
+        sessions=db.session_factory(engine),
+        reads=db.session_factory(engine.execution_options(isolation_level="AUTOCOMMIT")),
+        open_store=open_store,
+        ringer=Ringer(make_celery(task_settings)),
+        ping_broker=lambda: _ping(task_settings.redis_url),
+        catalog=catalog,
+        settings=settings,
+        task_settings=task_settings,
+        settlement_currency=settlement_currency,
+        waiting=threading.BoundedSemaphore(settings.max_waiting),
+    )
+
+
+def build() -> Runtime:
+    """Build the runtime of this process from its environment. Connects to nothing.
+
+    Raises:
+        CatalogError: The catalog cannot be read.
+        pydantic.ValidationError: A setting is not valid; names it.
+    """
+    books = LedgerSettings()
+    tasks = TaskSettings()
+    return assemble(
+        db.make_engine(books.database_url, pool_size=8),
+        lambda: ObjectStore.from_settings(tasks),
+        catalogs.load(tasks.catalog),
+        ApiSettings(),
+        tasks,
+        books.settlement_currency,
+    )
+
+
+def current() -> Runtime:
+    """Return the runtime of the app that handles this request."""
+    return cast("Runtime", current_app.extensions[EXTENSION])
+
+
+def current_gateway() -> UUID:
+    """Return the id of the gateway that this request was let in as."""
+    return cast("UUID", g.gateway_id)
+
+
+def _ping(redis_url: str) -> None:
+    """Return if the broker answers.
+
+    Raises:
+        redis.RedisError: It does not.
+    """
+    from redis import Redis
+
+    with Redis.from_url(
+        redis_url, socket_timeout=_PROBE_TIMEOUT_S, socket_connect_timeout=_PROBE_TIMEOUT_S
+    ) as client:
+        client.ping()

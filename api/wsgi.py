@@ -1,0 +1,10 @@
+"""What a WSGI server loads: `gunicorn api.wsgi:app`."""
+
+from __future__ import annotations
+
+from api import runtime
+from api.app import create_app
+from tasks import telemetry
+
+telemetry.configure()
+app = create_app(runtime.build())

@@ -1,0 +1,129 @@
+"""The commands that are one process of a stack each: the API, a worker, the scheduler, Flower.
+
+`python -m pixeltoll.run worker` is `pixeltoll worker` without the time it takes to import what the
+other commands need; that is how `pixeltoll up` starts its children.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+
+from ledger.errors import LedgerError
+from pixeltoll import settings
+from pixeltoll.console import complain, say
+from pixeltoll.errors import PixeltollError
+from pixeltoll.processes import LOOPBACK, gunicorn
+from pixeltoll.state import Connection
+from tasks.errors import TasksError
+
+DEFAULT_DIR = Path(".pixeltoll")
+DataDir = Annotated[
+    Path, typer.Option(help="Folder of the stack: its data, logs and connection.json.")
+]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
+app.add_typer(models_app, name="models")
+
+
+# What an operator can mend; anything else is a defect, and comes with its traceback.
+_MENDABLE = (PixeltollError, LedgerError, TasksError, ValidationError, OperationalError)
+
+
+def main(program: typer.Typer = app, known: tuple[type[Exception], ...] = ()) -> None:
+    """Run a program. What an operator can mend is told in one message, and status 1."""
+    mendable: tuple[type[Exception], ...] = (*_MENDABLE, *known)
+    try:
+        program()
+    except mendable as error:
+        # SQLAlchemy's own text repeats the statement; what the database said is enough.
+        reason = error.orig if isinstance(error, OperationalError) else error
+        complain(f"pixeltoll: {reason}")
+        sys.exit(1)
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = 8,
+    data_dir: DataDir = DEFAULT_DIR,
+) -> None:
+    """Serve the API, on the servers that the environment names or else the data folder's."""
+    _settle(data_dir)
+    command = gunicorn(f"{host}:{port}", workers=workers, threads=threads)
+    os.execv(command[0], command)  # noqa: S606  no shell is wanted
+
+
+@app.command()
+def worker(
+    orchestrator: Annotated[str, typer.Option(help="Whose offers to serve.")] = "demo",
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--models", help="Serve this model only; may be given again."),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DIR,
+) -> None:
+    """Run jobs of an orchestrator's offers until told to stop. One process for each GPU."""
+    _settle(data_dir)
+    # Here and not above: these load torch, which no other command needs.
+    from tasks import worker as gpu
+    from tasks.engine.diffusion import DiffusionEngine
+
+    gpu.run(orchestrator, models or (), DiffusionEngine.from_settings)
+    # All is written by now. Taking torch apart object by object would cost seconds of CPU.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+@app.command()
+def scheduler(data_dir: DataDir = DEFAULT_DIR) -> None:
+    """Ring for forgotten jobs, take back lost ones, expire overdue ones. Several may run."""
+    _settle(data_dir)
+    from tasks import scheduler as sweeper
+
+    sweeper.run()
+
+
+@app.command()
+def flower(
+    port: Annotated[int, typer.Option(help="Port to listen on, on the loopback.")] = 5555,
+    data_dir: DataDir = DEFAULT_DIR,
+) -> None:
+    """Watch the queues in a browser. Set FLOWER_BASIC_AUTH to user:password."""
+    _settle(data_dir)
+    from tasks.app import make_celery
+    from tasks.settings import TaskSettings
+
+    arguments = (f"--port={port}", f"--address={LOOPBACK}", "--read_only=True")
+    make_celery(TaskSettings()).start(["flower", *arguments])
+
+
+@models_app.command("make-demo")
+def make_demo(
+    target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Make small models with random weights, one for each layout, and a catalog of them."""
+    from tasks.engine.demo import make_demo as make
+
+    say(f"The catalog of the demo models is {make(target, seed)}")
+
+
+def _settle(data_dir: Path) -> None:
+    """Take the settings from the data folder's stack, unless the environment has its own."""
+    if not settings.UpSettings().database_url:
+        settings.adopt(Connection.read(data_dir).environment())
+
+
+if __name__ == "__main__":
+    main()

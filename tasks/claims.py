@@ -1,0 +1,206 @@
+"""What a worker may do with jobs: claim them, keep the claims alive, and settle them.
+
+A claim raises the job's attempt, the fencing number: every function here that changes a running job
+asks for the attempt that its caller holds, and a worker whose claim was taken away changes nothing.
+Leases and waits are measured by the database's clock alone. The caller owns the transaction; rows
+are locked as jobs in id order, then holds, then accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, text, tuple_, update
+from sqlalchemy.orm import Session
+
+from ledger import holds
+from tasks import jobs
+from tasks.tables import Job, Output
+
+
+@dataclass(frozen=True)
+class NewOutput:
+    """A picture that is stored and is to be delivered with its job."""
+
+    name: str
+    key: str
+    seed: int
+    nsfw: bool | None
+    width: int
+    height: int
+    content_type: str
+    size_bytes: int
+    sha256: bytes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a claimed job is: which attempt, and step of steps."""
+
+    attempt: int
+    step: int
+    steps: int
+
+
+# A job that ran before runs alone: whatever became of that attempt, a job that kills its worker
+# must not take the same innocent ones with it until all of them are out of attempts.
+_CLAIM = text("""
+WITH head AS (
+    SELECT id, batch_key, attempt FROM jobs
+     WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
+     ORDER BY priority DESC, id LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED
+), fitting AS (
+    SELECT jobs.id, jobs.num_images, jobs.priority
+      FROM jobs JOIN head ON jobs.batch_key = head.batch_key
+     WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
+       AND (jobs.id = head.id OR head.attempt = 0 AND jobs.attempt = 0)
+     ORDER BY jobs.priority DESC, jobs.id
+     LIMIT (SELECT CASE WHEN attempt = 0 THEN :max_images ELSE 1 END FROM head)
+       FOR NO KEY UPDATE OF jobs SKIP LOCKED
+), counted AS (
+    SELECT id, sum(num_images) OVER by_rank AS images, row_number() OVER by_rank AS rank
+      FROM fitting WINDOW by_rank AS (ORDER BY priority DESC, id)
+)
+UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = :worker_id,
+                started_at = now(), step = 0, steps = 0,
+                lease_expires_at = now() + make_interval(secs => :lease_s)
+  FROM counted
+ WHERE jobs.id = counted.id AND (counted.images <= :max_images OR counted.rank = 1)
+RETURNING jobs.*
+""")
+
+
+def claim(
+    session: Session, queue: str, worker_id: str, max_images: int, lease_s: float
+) -> list[Job]:
+    """Take the head of a queue and what can run with it, up to `max_images` pictures.
+
+    One job by itself may have more. Racing workers skip each other's rows; an empty list means that
+    nothing is ready.
+    """
+    claimed = session.scalars(
+        select(Job).from_statement(_CLAIM).execution_options(populate_existing=True),
+        {"queue": queue, "worker_id": worker_id, "max_images": max_images, "lease_s": lease_s},
+    ).all()
+    return sorted(claimed, key=lambda job: (-job.priority, job.id))
+
+
+# The lease has an index, so extending it writes to every index of the row; progress alone does not
+# touch it, and what has not changed is not written at all.
+_RENEW = text("""
+WITH mine AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:step AS int[]),
+                         CAST(:steps AS int[])) AS mine (id, attempt, step, steps)
+), changed AS (
+    SELECT jobs.id, mine.step, mine.steps
+      FROM mine JOIN jobs ON jobs.id = mine.id AND jobs.attempt = mine.attempt
+     WHERE jobs.state = 'running'
+       AND (:extend OR jobs.step <> mine.step OR jobs.steps <> mine.steps)
+     ORDER BY jobs.id FOR NO KEY UPDATE OF jobs
+), written AS (
+    UPDATE jobs SET step = changed.step, steps = changed.steps, lease_expires_at =
+           CASE WHEN :extend THEN now() + make_interval(secs => :lease_s) ELSE lease_expires_at END
+      FROM changed WHERE jobs.id = changed.id
+)
+SELECT jobs.id FROM mine JOIN jobs ON jobs.id = mine.id AND jobs.attempt = mine.attempt
+ WHERE jobs.state = 'running'
+""")
+
+
+def renew(
+    session: Session, running: Mapping[UUID, Progress], lease_s: float, *, extend: bool = True
+) -> set[UUID]:
+    """Note the progress of claimed jobs, and extend their leases; returns the ids still held.
+
+    A job that is missing from the answer was canceled, expired, or given to another worker.
+    """
+    rows = session.scalars(
+        _RENEW,
+        {
+            "ids": list(running),
+            "attempts": [one.attempt for one in running.values()],
+            "step": [one.step for one in running.values()],
+            "steps": [one.steps for one in running.values()],
+            "lease_s": lease_s,
+            "extend": extend,
+        },
+    )
+    return set(rows)
+
+
+def succeed(
+    session: Session, finished: Mapping[tuple[UUID, int], Sequence[NewOutput]]
+) -> set[UUID]:
+    """Settle a batch: deliver and charge each (job id, attempt) that is still current.
+
+    Returns the ids that were settled; a job whose claim was lost is left as it is.
+    """
+    current = _lock_running(session, list(finished))
+    if not current:
+        return set()
+    session.execute(
+        update(Job)
+        .where(Job.id.in_([job.id for job in current]))
+        .values(state="succeeded", step=Job.steps, lease_expires_at=None, finished_at=func.now())
+    )
+    rows = [
+        {"job_id": job.id, "index": index, **vars(output)}
+        for job in current
+        for index, output in enumerate(finished[job.id, job.attempt])
+    ]
+    session.execute(insert(Output), rows)
+    holds.capture(session, {job.hold_id: job.units for job in current})
+    return {job.id for job in current}
+
+
+def fail(session: Session, job_id: UUID, attempt: int, code: str, message: str) -> bool:
+    """End a claimed job without pictures and give its funds back; False when the claim was lost."""
+    current = _lock_running(session, [(job_id, attempt)])
+    jobs.end(session, current, "failed", code, message)
+    return bool(current)
+
+
+def requeue(session: Session, job_id: UUID, attempt: int, delay_s: float) -> bool:
+    """Put a claimed job back into its queue, for later; False when the claim was lost."""
+    current = _lock_running(session, [(job_id, attempt)])
+    queue_again(session, current, delay_s)
+    return bool(current)
+
+
+def _lock_running(session: Session, claims: Sequence[tuple[UUID, int]]) -> Sequence[Job]:
+    """Lock, in id order, the jobs whose claims are still current."""
+    return session.scalars(
+        select(Job)
+        .where(tuple_(Job.id, Job.attempt).in_(claims), Job.state == "running")
+        .order_by(Job.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def queue_again(session: Session, lost: Sequence[Job], delay_s: float) -> None:
+    """Put locked running jobs back into their queues, to be claimed after a while."""
+    if not lost:
+        return
+    session.execute(
+        update(Job)
+        .where(Job.id.in_([job.id for job in lost]))
+        .values(
+            state="queued",
+            lease_expires_at=None,
+            worker_id=None,
+            available_at=func.now() + jobs.interval(delay_s),
+            swept=False,
+        )
+    )
+
+
+def leave_to_sweep(session: Session, job_ids: Collection[UUID]) -> None:
+    """Say that an attempt that lost its claim may have stored objects for these jobs.
+
+    It may have been stopped for so long that the sweeper has been there before it.
+    """
+    session.execute(update(Job).where(Job.id.in_(job_ids)).values(swept=False))

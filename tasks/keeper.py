@@ -1,0 +1,78 @@
+"""The thread beside the engine: keeps claims alive, says that we live, and judges whether we do.
+
+Liveness is progress: a process that answers pings but does no work is dead all the same, and ends
+itself to be restarted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from tasks import sweeps, telemetry, workers
+from tasks.batching import Backlog
+from tasks.generate import Runner
+from tasks.runtime import Runtime
+from tasks.watchdog import STALLED, Watchdog
+
+_log = telemetry.get_logger()
+_TICK_S = 0.25
+
+
+class Keeper:
+    """Renews leases at every tick; at every heartbeat, tells that the worker lives."""
+
+    def __init__(self, runtime: Runtime, runner: Runner) -> None:
+        """Take what is kept alive, and whose progress is judged."""
+        self._run = runtime
+        self._runner = runner
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._watchdog = Watchdog("keeper", runtime.settings.worker_stall_s)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+        self._watchdog.start()
+
+    def stop(self) -> None:
+        """Say that the worker is gone, and end. The watchdog goes on: this can hang as well."""
+        self._stopping.set()
+        self._thread.join()
+        with self._run.sessions.begin() as session:
+            workers.leave(session, self._run.worker_id)
+
+    def _keep(self) -> None:
+        heard_at = float("-inf")
+        while not self._stopping.wait(_TICK_S):
+            try:
+                self._run.leases.tick()
+                if time.monotonic() - heard_at > workers.HEARTBEAT_S:
+                    heard_at = time.monotonic()
+                    self._beat()
+            except Exception as error:  # noqa: BLE001  without this thread, all claims are lost
+                _log.warning("heartbeat_failed", error=telemetry.brief(error))
+            self._watchdog.pat()
+
+    def _beat(self) -> None:
+        run = self._run
+        with run.sessions.begin() as session:
+            workers.heartbeat(session, run.worker_id, run.queues, run.engine.loaded)
+            waiting = sweeps.backlogs(session, run.queues)
+        why = self._why_stalled(waiting)
+        if why is not None:
+            _log.error("worker_stalled", worker_id=run.worker_id, why=why)
+            os._exit(STALLED)
+
+    def _why_stalled(self, waiting: Sequence[Backlog]) -> str | None:
+        """Tell what is wrong, if something is, with a worker that lives but does nothing."""
+        settings, leases = self._run.settings, self._run.leases
+        if not leases.idle:
+            return "no_progress" if leases.still_s > settings.batch_stall_s else None
+        # Its broker connection may be half open: no error, and no bell either.
+        stall_s = settings.worker_stall_s
+        idle_s = min(leases.still_s, time.monotonic() - self._runner.looked_at)
+        overdue = any(one.waited_s > stall_s for one in waiting)
+        return "deaf" if overdue and idle_s > stall_s else None

@@ -1,0 +1,110 @@
+"""What a gateway finds when it asks for a capability: offers, its limits, and who is awake.
+
+One round trip for all of it, because every submission waits for it. What an offer or a limit means
+is the ledger's word: this must say the same as `ledger.offers.live_for`, `tasks.workers.candidates`
+and `ledger.limits.list_limits` together, and a test holds it to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from ledger import offers
+from ledger.limits import Limit
+from ledger.money import UnitPrice
+from ledger.offers import Capability, LiveOffer
+from ledger.tables import Offer
+from tasks.errors import NoOffer
+from tasks.routing import Candidate, queue_prefix
+from tasks.workers import SILENCE_S
+
+
+@dataclass(frozen=True)
+class Market:
+    """Offers, cheapest first, the limits that apply, and the database's time of looking."""
+
+    candidates: tuple[Candidate, ...]
+    limits: tuple[Limit, ...]
+    seen_at: datetime
+
+
+_LOOK = text("""
+WITH newest AS (
+    SELECT DISTINCT ON (offers.orchestrator_id) offers.*, orchestrators.name
+      FROM offers JOIN orchestrators ON orchestrators.id = offers.orchestrator_id
+     WHERE pipeline = :pipeline AND model_id = :model_id AND valid_from <= now()
+     ORDER BY offers.orchestrator_id, valid_from DESC, offers.id DESC
+)
+SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrator,
+       NULL AS pipeline, NULL AS model_id, price_per_unit, pixels_per_unit, currency,
+       serving.live, serving.warm, now() AS seen_at
+  FROM newest, LATERAL (
+    SELECT count(*) > 0 AS live, coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
+      FROM workers
+     WHERE queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
+       AND heartbeat_at > now() - make_interval(secs => :silence_s)
+  ) AS serving
+ WHERE NOT newest.withdrawn
+UNION ALL
+SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit, currency,
+       NULL, NULL, now()
+  FROM price_limits
+ WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
+   AND coalesce(model_id, :model_id) = :model_id
+""")
+
+
+def look(session: Session, gateway_id: UUID, capability: Capability) -> Market:
+    """Return what holds now for a capability and a gateway; nothing is locked.
+
+    Raises:
+        NoOffer: No orchestrator offers the capability; names the models that are offered.
+    """
+    rows = session.execute(
+        _LOOK,
+        {
+            "gateway_id": gateway_id,
+            "pipeline": capability.pipeline,
+            "model_id": capability.model_id,
+            "queue_prefix": queue_prefix(capability),
+            "silence_s": SILENCE_S,
+        },
+    ).all()
+    offered = [_candidate(row, capability) for row in rows if row.offer_id is not None]
+    if not offered:
+        others = offers.live(session, Offer.pipeline == capability.pipeline)
+        names = sorted({offer.capability.model_id for offer in others})
+        raise NoOffer(capability.pipeline, capability.model_id, names)
+    return Market(
+        tuple(sorted(offered, key=_cheapest_first)),
+        tuple(_limit(row) for row in rows if row.offer_id is None),
+        rows[0].seen_at,
+    )
+
+
+def _candidate(row: Row[Any], capability: Capability) -> Candidate:
+    offer = LiveOffer(
+        id=row.offer_id,
+        orchestrator_id=row.orchestrator_id,
+        orchestrator=row.orchestrator,
+        capability=capability,
+        price=UnitPrice(row.price_per_unit, row.pixels_per_unit, row.currency),
+    )
+    return Candidate(offer, live=row.live, warm=row.warm)
+
+
+def _limit(row: Row[Any]) -> Limit:
+    if row.price_per_unit is None:
+        return Limit(row.pipeline, row.model_id, None)
+    price = UnitPrice(row.price_per_unit, row.pixels_per_unit, row.currency)
+    return Limit(row.pipeline, row.model_id, price)
+
+
+def _cheapest_first(one: Candidate) -> tuple[object, str]:
+    return one.offer.price.fraction, one.offer.orchestrator

@@ -1,0 +1,217 @@
+"""`pixeltoll up` as an operator runs it: a real process, its children, its files, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pixeltoll.settings import child_environment
+
+START_S = 100.0
+# What a client may keep, whatever happens to the stack.
+KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@dataclass
+class Up:
+    """A running `pixeltoll up`."""
+
+    process: subprocess.Popen[str]
+    data_dir: Path
+    output: Path
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.data_dir / "connection.json").read_text())
+        return facts
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def pixeltoll(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "pixeltoll", *arguments)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        pixeltoll(*arguments), capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def start(data_dir: Path, **environment: str) -> Up:
+    output = data_dir.with_suffix(".out")
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            pixeltoll("up", "--data-dir", str(data_dir), "--port", "0"),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=child_environment(**environment),
+        )
+    up = Up(process, data_dir, output)
+    wait_until(lambda: process.poll() is not None or "Pixeltoll is up." in up.said(), START_S)
+    assert process.poll() is None, up.said()
+    return up
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def processes_of(data_dir: Path) -> dict[int, str]:
+    """Every process that works in a data folder or was told about it."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            folder = str((entry / "cwd").readlink())
+            command = (entry / "cmdline").read_text().replace("\0", " ").strip()
+        except OSError:
+            continue
+        if command and (folder.startswith(str(data_dir)) or str(data_dir) in command):
+            found[int(entry.name)] = command
+    return found
+
+
+def is_ready(up: Up) -> bool:
+    try:
+        return httpx.get(f"{up.connection['url']}/readyz", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="pixeltoll-up-")).resolve()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def up(folder: Path) -> Iterator[Up]:
+    """One stack for the tests that leave it running."""
+    up = start(folder / "shared")
+    yield up
+    up.end(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def models(up: Up) -> str:
+    """The catalog of models that are made already."""
+    return str(up.connection["catalog"])
+
+
+def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
+    connection = up.connection
+
+    assert is_ready(up)
+    assert (up.data_dir / "connection.json").stat().st_mode & 0o777 == 0o600
+    key = {"Authorization": f"Bearer {connection['api_key']}"}
+    balance = httpx.get(f"{connection['url']}/v1/balance", headers=key).json()
+    assert balance["available"] == "10"
+    assert connection["flower_url"] is None
+    for pid in connection["pids"].values():
+        assert Path(f"/proc/{pid}/cwd").readlink() == up.data_dir
+    assert connection["url"] in up.said()
+
+
+def test_a_second_up_says_who_holds_the_folder(up: Up) -> None:
+    second = run("up", "--data-dir", str(up.data_dir), "--port", "0")
+
+    assert second.returncode == 1
+    assert str(up.process.pid) in second.stderr
+    assert is_ready(up)
+
+
+def test_a_taken_port_is_named_before_anything_starts(up: Up, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        refused = run("up", "--data-dir", str(folder / "other"), "--port", str(port))
+
+    assert refused.returncode == 1
+    assert f"Port {port} is in use" in refused.stderr
+    assert processes_of(folder / "other") == {}
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "scheduler"])
+def test_a_crashed_process_is_restarted(up: Up, name: str) -> None:
+    before = up.connection["pids"]
+
+    os.kill(before[name], signal.SIGKILL)
+    wait_until(lambda: up.connection["pids"][name] != before[name])
+
+    assert f"{name} (process {before[name]}) ended unexpectedly: killed by SIGKILL" in up.said()
+    others = {other: pid for other, pid in before.items() if other != name}
+    assert others.items() <= up.connection["pids"].items()
+    wait_until(lambda: is_ready(up))
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis", "s3"])
+def test_a_crashed_server_is_restarted_with_its_data(up: Up, name: str) -> None:
+    programs = {"postgres": "postgres -D", "redis": "-server", "s3": "serve s3"}
+    pid = next(
+        pid for pid, command in processes_of(up.data_dir).items() if programs[name] in command
+    )
+
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: f"{name} (process {pid}) ended unexpectedly" in up.said())
+    wait_until(lambda: is_ready(up))
+
+    answer = run("balance", "demo", "--json", "--data-dir", str(up.data_dir))
+    assert json.loads(answer.stdout)["available"] == "10"
+
+
+def test_nothing_is_left_behind_and_the_data_stays(folder: Path, models: str) -> None:
+    up = start(folder / "again", PIXELTOLL_CATALOG=models)
+    first = up.connection
+    data_dir = str(up.data_dir)
+    assert run("top-up", "demo", "2.5", "--data-dir", data_dir).returncode == 0
+
+    assert up.end(signal.SIGTERM) == 0
+
+    assert processes_of(up.data_dir) == {}
+    assert not (up.data_dir / "connection.json").exists()
+    idle = run("balance", "demo", "--data-dir", data_dir)
+    assert idle.returncode == 1
+    assert "No stack runs" in idle.stderr
+
+    up = start(up.data_dir, PIXELTOLL_CATALOG=models)
+    second = up.connection
+    assert {name: second[name] for name in KEPT} == {name: first[name] for name in KEPT}
+
+    # Nobody is left to stop the children: the kernel tells them.
+    up.end(signal.SIGKILL)
+
+    wait_until(lambda: processes_of(up.data_dir) == {})
+    assert "No stack runs" in run("balance", "demo", "--data-dir", data_dir).stderr
+
+    up = start(up.data_dir, PIXELTOLL_CATALOG=models)
+    assert is_ready(up)
+    answer = run("balance", "demo", "--json", "--data-dir", data_dir)
+    assert json.loads(answer.stdout)["available"] == "12.5"
+    assert up.end(signal.SIGINT) == 0
+    assert processes_of(up.data_dir) == {}

@@ -1,0 +1,175 @@
+"""The ledger as a textbook: each test is one business day, with every sum written out.
+
+The price is 1.9073484e-08 USD per pixel, and the platform keeps 10% of each charge.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from tests.integration.ledger.helpers import Book
+
+TWO_IMAGES = 2 * 256 * 256  # pixels
+TWO_IMAGES_COST = Decimal("0.002499999694848")
+
+
+def test_a_top_up(book: Book) -> None:
+    """Ten dollars come in: the gateway can spend them, and the platform has taken them in."""
+    book.top_up("10")
+
+    assert book.balance().available == 10
+    assert book.trial_balance() == {"available": 10, "held": 0, "payable": 0, "funding": -10}
+    book.prove()
+
+
+def test_one_job(book: Book) -> None:
+    """Two images are held, made, and charged; orchestrator and platform share the charge."""
+    book.top_up("10")
+
+    hold = book.hold(TWO_IMAGES)
+    assert book.balance().available == Decimal("9.997500000305152")
+    assert book.balance().held == TWO_IMAGES_COST
+
+    [charge] = book.capture({hold: TWO_IMAGES})
+    assert charge.amount == TWO_IMAGES_COST
+    assert charge.platform_fee == Decimal("0.0002499999694848")
+    assert charge.orchestrator_payment == Decimal("0.0022499997253632")
+    assert charge.platform_fee + charge.orchestrator_payment == charge.amount
+
+    assert book.balance().available == Decimal("9.997500000305152")
+    assert book.balance().held == 0
+    assert book.owed() == Decimal("0.0022499997253632")
+    assert book.trial_balance() == {
+        "available": Decimal("9.997500000305152"),
+        "held": 0,
+        "payable": Decimal("0.0022499997253632"),
+        "revenue": Decimal("0.0002499999694848"),
+        "funding": -10,
+    }
+    book.prove()
+
+
+def test_a_void(book: Book) -> None:
+    """A job is refused by its worker: the gateway has its money back, and nobody earned."""
+    book.top_up("10")
+    hold = book.hold(TWO_IMAGES)
+
+    book.void(hold)
+
+    assert book.balance().available == 10
+    assert book.balance().held == 0
+    assert book.owed() == 0
+    assert _state(book) == ["voided"]
+    book.prove()
+
+
+def test_an_expiry(book: Book) -> None:
+    """Nobody came for the job in time: as a void, but the journal says why."""
+    book.top_up("10")
+    hold = book.hold(TWO_IMAGES)
+
+    book.expire(hold)
+
+    assert book.balance().available == 10
+    assert book.balance().held == 0
+    assert _state(book) == ["expired"]
+    kinds = book.rows("SELECT kind FROM entries ORDER BY id")
+    assert [row.kind for row in kinds] == ["top_up", "hold", "expire"]
+    book.prove()
+
+
+def test_a_partial_capture(book: Book) -> None:
+    """Four images are held and three are delivered: three are charged, one is given back."""
+    book.top_up("10")
+    image = 256 * 256
+    hold = book.hold(4 * image)
+    assert book.balance().held == Decimal("0.004999999389696")
+
+    [charge] = book.capture({hold: 3 * image})
+
+    assert charge.units == 3 * image
+    assert charge.amount == Decimal("0.003749999542272")
+    assert book.balance().available == Decimal("9.996250000457728")
+    assert book.balance().held == 0
+    assert book.trial_balance()["revenue"] == Decimal("0.0003749999542272")
+    book.prove()
+
+
+def test_a_price_that_does_not_divide(book: Book) -> None:
+    """At 1 USD for 3 pixels, a pixel costs a third, rounded up in the 18th decimal: once."""
+    thirds = book.open_party("thirds", price="1", per=3, fee_rate="0.5")
+    book.top_up("10", thirds)
+    hold = book.hold(2, thirds)
+
+    [charge] = book.capture({hold: 1})
+
+    assert charge.amount == Decimal("0.333333333333333334")
+    assert charge.platform_fee == Decimal("0.166666666666666667")
+    assert charge.orchestrator_payment == Decimal("0.166666666666666667")
+    assert book.balance(thirds).available == Decimal("9.666666666666666666")
+    book.prove()
+
+
+def test_a_fee_that_does_not_divide(book: Book) -> None:
+    """A third of three quanta leaves nothing over; of four, one, and the orchestrator has it."""
+    third = book.open_party("third", price="0.000000000000000001", fee_rate="0.333333")
+    book.top_up("1", third)
+
+    [charge] = book.capture({book.hold(4, third): 4})
+
+    assert charge.platform_fee == Decimal("0.000000000000000001")
+    assert charge.orchestrator_payment == Decimal("0.000000000000000003")
+    book.prove()
+
+
+def test_a_fee_rate_that_changes_while_a_job_runs(book: Book) -> None:
+    """The platform's share is the one that was agreed when the funds were held."""
+    book.top_up("10")
+    hold = book.hold(TWO_IMAGES)
+    book.rows("UPDATE orchestrators SET fee_rate = 0.5 RETURNING 1")
+
+    [charge] = book.capture({hold: TWO_IMAGES})
+
+    assert charge.platform_fee == Decimal("0.0002499999694848")
+    [later] = book.capture({book.hold(TWO_IMAGES): TWO_IMAGES})
+    assert later.platform_fee == Decimal("0.001249999847424")
+    book.prove()
+
+
+def test_a_partial_refund_and_the_rest(book: Book) -> None:
+    """A charge is given back in two parts, each split as the charge was, to the last digit."""
+    book.top_up("10")
+    hold = book.hold(TWO_IMAGES)
+    book.capture({hold: TWO_IMAGES})
+
+    book.refund(hold, "0.001")
+    assert book.balance().available == Decimal("9.998500000305152")
+    assert book.owed() == Decimal("0.0013499997253632")
+    assert book.trial_balance()["revenue"] == Decimal("0.0001499999694848")
+
+    book.refund(hold, "0.001499999694848")
+    assert book.balance().available == 10
+    assert book.owed() == 0
+    assert book.trial_balance()["revenue"] == 0
+    [charge] = book.rows("SELECT amount, refunded FROM billing_charges")
+    assert charge.refunded == charge.amount == TWO_IMAGES_COST
+    book.prove()
+
+
+def test_two_currencies_in_one_ledger(book: Book) -> None:
+    """Each currency is a book of its own, and each adds up to zero by itself."""
+    ether = book.open_party("ether", currency="ETH", price="0.000000000005")
+    book.top_up("10")
+    book.top_up("2", ether)
+
+    book.capture({book.hold(1_000_000): 1_000_000, book.hold(1_000_000, ether): 1_000_000})
+
+    assert book.balance(ether).available == Decimal("1.999995")
+    assert book.owed(ether) == Decimal("0.0000045")
+    assert sum(book.trial_balance("USD").values()) == 0
+    assert sum(book.trial_balance("ETH").values()) == 0
+    book.prove()
+
+
+def _state(book: Book) -> list[str]:
+    return [row.state for row in book.rows("SELECT state FROM holds")]

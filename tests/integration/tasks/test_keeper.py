@@ -1,0 +1,93 @@
+"""The keeper: a worker is seen while it lives, and judged by what it gets done."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks import sweeps, workers
+from tasks.generate import Runner
+from tasks.keeper import Keeper
+from tasks.runtime import Runtime
+from tasks.storage import ObjectStore
+from tests.fakes import FakeEngine
+from tests.stage import Stage, eventually, queue
+
+Crew = tuple[Keeper, Runner, Runtime]
+
+
+@pytest.fixture
+def crew(stage: Stage, store: ObjectStore) -> Crew:
+    runner, runtime = stage.runner(FakeEngine(), store)
+    return Keeper(runtime, runner), runner, runtime
+
+
+def why_stalled(crew: Crew) -> str | None:
+    keeper, _, runtime = crew
+    with runtime.sessions.begin() as session:
+        return keeper._why_stalled(sweeps.backlogs(session, runtime.queues))
+
+
+def is_live(stage: Stage) -> bool:
+    with stage.sessions.begin() as session:
+        return workers.has_live_worker(session, queue())
+
+
+def test_a_worker_is_seen_while_it_lives(stage: Stage, crew: Crew) -> None:
+    keeper, _, _ = crew
+    keeper.start()
+    eventually(lambda: is_live(stage))
+    keeper.stop()
+    assert not is_live(stage)
+
+
+def test_claims_are_kept_alive_whatever_else_fails(stage: Stage, crew: Crew) -> None:
+    keeper, _, runtime = crew
+    stage.submit("a cat")
+    (job,) = stage.claim()
+    stage.execute("ALTER TABLE workers RENAME TO hidden")
+    keeper.start()
+    runtime.leases.hold([job], time.monotonic())
+    runtime.leases.note([job.id], 2, 4)
+    eventually(lambda: stage.job(job.id).step == 2)
+    with pytest.raises(SQLAlchemyError):
+        keeper.stop()
+
+
+def test_an_idle_worker_that_leaves_work_lying_is_deaf(stage: Stage, crew: Crew) -> None:
+    _, runner, runtime = crew
+    stage.submit("a cat")
+    stage.execute("UPDATE jobs SET available_at = now() - interval '61 s'")
+    assert why_stalled(crew) is None, "it has only just looked"
+    long_ago = time.monotonic() - 61
+    runner.looked_at = runtime.leases._moved_at = long_ago
+    assert why_stalled(crew) == "deaf"
+    runtime.leases.drop([])
+    assert why_stalled(crew) is None, "it has only just finished"
+
+
+def test_a_worker_without_work_is_not_deaf(stage: Stage, crew: Crew) -> None:
+    _, runner, runtime = crew
+    runner.looked_at = runtime.leases._moved_at = time.monotonic() - 3600
+    assert why_stalled(crew) is None
+    stage.submit("just now")
+    assert why_stalled(crew) is None
+
+
+def test_a_worker_whose_batch_stands_still_has_a_stuck_device(stage: Stage, crew: Crew) -> None:
+    _, runner, runtime = crew
+    stage.submit("running")
+    claimed = stage.claim()
+    stage.submit("waiting")
+    stage.execute("UPDATE jobs SET available_at = now() - interval '1 hour'")
+    runtime.leases.hold(claimed, time.monotonic())
+    runner.looked_at = time.monotonic() - 61
+    assert why_stalled(crew) is None
+    runtime.leases._moved_at = time.monotonic() - 1799
+    assert why_stalled(crew) is None
+    runtime.leases._moved_at = time.monotonic() - 1801
+    assert why_stalled(crew) == "no_progress"
+    runtime.leases.note([claimed[0].id], 1, 4)
+    assert why_stalled(crew) is None

@@ -1,0 +1,107 @@
+"""The market's one query, against the functions of ledger and workers that say what holds."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from ledger import accounts, limits, offers
+from ledger.limits import Limit
+from ledger.money import unit_price
+from ledger.offers import Capability
+from ledger.tables import Orchestrator
+from tasks import market, workers
+from tests import stage as stages
+from tests.stage import IMAGE, OTHER, OWNER, PRICE, SMALL, TEXT, Stage
+
+CAPABILITY = Capability(TEXT, SMALL)
+LOW, HIGH = unit_price("1e-08"), unit_price("3e-08", 2)
+
+
+def owners(stage: Stage, *names: str) -> list[UUID]:
+    with stage.sessions.begin() as session:
+        return [accounts.create_orchestrator(session, name, "USD").id for name in names]
+
+
+def agreed(stage: Stage) -> market.Market:
+    """Look, after making sure that the parts would say the same."""
+    with stage.sessions.begin() as session:
+        seen = market.look(session, stage.gateway_id, CAPABILITY)
+        by_parts = workers.candidates(session, offers.live_for(session, CAPABILITY))
+        all_limits = limits.list_limits(session, stage.gateway_id)
+    assert list(seen.candidates) == by_parts
+    assert limits.effective(seen.limits, CAPABILITY) == limits.effective(all_limits, CAPABILITY)
+    return seen
+
+
+def names(seen: market.Market) -> list[str]:
+    return [one.offer.orchestrator for one in seen.candidates]
+
+
+def test_offers_are_the_newest_of_each_orchestrator_cheapest_first(stage: Stage) -> None:
+    north, south, west = owners(stage, "north", "south", "west")
+    with stage.sessions.begin() as session:
+        stages.offer(session, north, CAPABILITY, LOW)
+        stages.offer(session, north, CAPABILITY, unit_price("5"))
+        stages.offer(session, south, CAPABILITY, unit_price("7"))
+        stages.offer(session, south, CAPABILITY, HIGH)
+        stages.offer(session, west, Capability(IMAGE, SMALL), LOW)
+        stages.offer(session, west, Capability(TEXT, OTHER), LOW)
+    seen = agreed(stage)
+    assert names(seen) == ["south", OWNER, "north"]
+    assert [one.offer.price for one in seen.candidates] == [HIGH, PRICE, unit_price("5")]
+
+
+def test_withdrawn_and_future_offers_do_not_count(stage: Stage) -> None:
+    north, south = owners(stage, "north", "south")
+    with stage.sessions.begin() as session:
+        for owner in (north, south):
+            stages.offer(session, owner, CAPABILITY, LOW)
+        found = offers.live_for(session, CAPABILITY)
+        offers.withdraw(session, next(one for one in found if one.orchestrator == "north"))
+        tomorrow = session.scalars(select(Orchestrator.created_at + stages.DAY)).first()
+        offers.publish(session, south, CAPABILITY, unit_price("9"), "USD", tomorrow)
+    seen = agreed(stage)
+    assert names(seen) == ["south", OWNER]
+    assert seen.candidates[0].offer.price == LOW
+
+
+def test_workers_make_an_offer_live_and_warm(stage: Stage) -> None:
+    north, south, east = owners(stage, "north", "south", "east")
+    with stage.sessions.begin() as session:
+        for owner in (north, south, east):
+            stages.offer(session, owner, CAPABILITY, LOW)
+        workers.heartbeat(session, "w1", [stages.queue(owner="north")], [OTHER])
+        workers.heartbeat(session, "w2", ["x", stages.queue(owner="north")], [OTHER, SMALL])
+        workers.heartbeat(session, "w3", [stages.queue(owner="south")], [OTHER])
+        workers.heartbeat(session, "w4", [stages.queue(OTHER, owner="east")], [SMALL])
+        workers.heartbeat(session, "w5", [stages.queue()], [SMALL])
+    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '16 s' WHERE id = 'w5'")
+    said = {one.offer.orchestrator: (one.live, one.warm) for one in agreed(stage).candidates}
+    assert said == {
+        "north": (True, True),
+        "south": (True, False),
+        "east": (False, False),
+        OWNER: (False, False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "counts"),
+    [
+        ([], None),
+        ([Limit(IMAGE, None, None), Limit(TEXT, OTHER, None)], None),
+        ([Limit(None, None, LOW)], Limit(None, None, LOW)),
+        ([Limit(None, None, LOW), Limit(TEXT, None, HIGH)], Limit(TEXT, None, HIGH)),
+        ([Limit(TEXT, None, HIGH), Limit(TEXT, SMALL, None)], Limit(TEXT, SMALL, None)),
+        ([Limit(TEXT, SMALL, LOW), Limit(TEXT, OTHER, HIGH)], Limit(TEXT, SMALL, LOW)),
+    ],
+)
+def test_limits_are_those_that_speak_of_the_capability(
+    stage: Stage, given: list[Limit], counts: Limit | None
+) -> None:
+    with stage.sessions.begin() as session:
+        limits.replace_limits(session, stage.gateway_id, given, "USD")
+    assert limits.effective(agreed(stage).limits, CAPABILITY) == counts

@@ -1,0 +1,172 @@
+"""Sweeps: bells that are rung again, the heads of queues, and what lost attempts left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks import claims, sweeps, workers
+from tasks.scheduler import Sweeper
+from tasks.storage import ObjectStore
+from tests.integration.tasks.test_states import outputs
+from tests.invariants import assert_no_orphans
+from tests.stage import OTHER, SMALL, Stage, queue
+
+
+def listen(stage: Stage, *queues: str) -> None:
+    with stage.sessions.begin() as session:
+        workers.heartbeat(session, "w", queues, [])
+
+
+def forgotten(stage: Stage, after_s: float = 0) -> list[str]:
+    with stage.sessions.begin() as session:
+        return [bell.queue for bell in sweeps.forgotten(session, after_s)]
+
+
+def backlogs(stage: Stage, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+    with stage.sessions.begin() as session:
+        found = sweeps.backlogs(session, queues)
+    return [(one.queue, one.model_id, one.priority) for one in found]
+
+
+# --- bells ------------------------------------------------------------------------------------
+
+
+def test_one_bell_for_each_queue_that_waits(stage: Stage) -> None:
+    listen(stage, queue(SMALL), queue(OTHER))
+    for model_id in (SMALL, SMALL, OTHER):
+        stage.submit("a cat", model_id=model_id)
+    assert sorted(forgotten(stage)) == [queue(OTHER), queue(SMALL)]
+
+
+def test_a_bell_that_was_rung_is_given_time(stage: Stage) -> None:
+    listen(stage, queue())
+    stage.submit("a cat")
+    assert forgotten(stage, after_s=60) == []
+    stage.execute("UPDATE jobs SET rung_at = now() - interval '61 s'")
+    assert forgotten(stage, after_s=60) == [queue()]
+    assert forgotten(stage, after_s=60) == []
+
+
+def test_nobody_rings_where_nobody_listens(stage: Stage) -> None:
+    """Bells would pile up in the broker for as long as no worker comes."""
+    listen(stage, queue(OTHER))
+    stage.submit("a cat")
+    assert forgotten(stage) == []
+    listen(stage, queue())
+    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '1 minute'")
+    assert forgotten(stage) == []
+
+
+def test_nobody_rings_for_what_is_not_ready(stage: Stage) -> None:
+    listen(stage, queue())
+    stage.submit("running")
+    (job,) = stage.claim()
+    assert forgotten(stage) == []
+    with stage.sessions.begin() as session:
+        claims.requeue(session, job.id, 1, delay_s=60)
+    stage.submit("overdue")
+    stage.execute("UPDATE jobs SET deadline = now() WHERE attempt = 0")
+    assert forgotten(stage) == []
+
+
+def test_a_head_that_somebody_is_at_is_left_alone(stage: Stage) -> None:
+    listen(stage, queue())
+    stage.submit("a cat")
+    with stage.sessions.begin() as session:
+        claims.claim(session, queue(), "w", 1, 30)
+        assert forgotten(stage) == []
+
+
+# --- heads ------------------------------------------------------------------------------------
+
+
+def test_the_heads_of_the_queues_that_are_asked_for(stage: Stage) -> None:
+    stage.submit("old")
+    stage.submit("urgent", priority=5)
+    stage.submit("elsewhere", model_id=OTHER)
+    assert backlogs(stage, [queue(), queue("acme/nothing")]) == [(queue(), SMALL, 5)]
+    assert backlogs(stage, []) == []
+
+
+def test_a_head_has_waited_since_it_was_ready(stage: Stage) -> None:
+    stage.submit("a cat")
+    stage.execute("UPDATE jobs SET available_at = now() - interval '90 s'")
+    with stage.sessions.begin() as session:
+        (head,) = sweeps.backlogs(session, [queue()])
+    assert 90 <= head.waited_s < 100
+
+
+# --- leftovers --------------------------------------------------------------------------------
+
+
+def sweeper(stage: Stage, store: ObjectStore) -> Sweeper:
+    at_once = stage.settings.model_copy(update={"lease_s": 0.0})
+    return Sweeper(stage.sessions, store, lambda _bell: None, at_once)
+
+
+def test_what_lost_attempts_stored_is_deleted_and_nothing_else(
+    stage: Stage, store: ObjectStore
+) -> None:
+    winner, loser = stage.submit("winner"), stage.submit("loser")
+    for number in (1, 2):
+        (job,) = stage.claim(most=1)
+        store.put(f"outputs/{job.id}/{number}/lost.png", b"lost", "image/png")
+        with stage.sessions.begin() as session:
+            claims.requeue(session, job.id, job.attempt, delay_s=0)
+    job = next(job for job in stage.claim(most=1) if job.id == winner.id)
+    made = outputs(job)
+    for output in made:
+        store.put(output.key, b"won", "image/png")
+    store.put("outputs/of-somebody-else", b"kept", "image/png")
+    with stage.sessions.begin() as session:
+        claims.succeed(session, {(job.id, job.attempt): made})
+    stage.cancel(loser)
+    sweeper(stage, store).tidy()
+    assert sorted(one.key for one in store.list("outputs/")) == sorted(
+        ["outputs/of-somebody-else", *(output.key for output in made)]
+    )
+    store.delete(["outputs/of-somebody-else"])
+    assert_no_orphans(stage.sessions, store)
+
+
+def test_a_job_that_never_ran_has_nothing_to_sweep(stage: Stage) -> None:
+    stage.cancel(stage.submit("a cat"))
+    with stage.sessions.begin() as session:
+        assert sweeps.unswept(session, after_s=-1) == {}
+
+
+def test_leftovers_are_given_the_time_in_which_they_may_still_be_written(stage: Stage) -> None:
+    stage.submit("a cat")
+    (job,) = stage.claim()
+    stage.cancel(job)
+    with stage.sessions.begin() as session:
+        assert sweeps.unswept(session, after_s=60) == {}
+        assert sweeps.unswept(session, after_s=-1) == {job.id: set()}
+
+
+def test_an_attempt_that_comes_late_has_the_job_swept_again(stage: Stage) -> None:
+    stage.submit("a cat")
+    (job,) = stage.claim()
+    stage.cancel(job)
+    with stage.sessions.begin() as session:
+        sweeps.mark_swept(session, job.id)
+        assert sweeps.unswept(session, after_s=-1) == {}
+        claims.leave_to_sweep(session, [job.id])
+        assert sweeps.unswept(session, after_s=-1) == {job.id: set()}
+
+
+def test_a_chore_that_fails_does_not_stop_the_others(stage: Stage) -> None:
+    listen(stage, queue())
+    stage.submit("a cat")
+    stage.execute("UPDATE jobs SET rung_at = now() - interval '1 day'")
+    rung: list[str] = []
+    store = ObjectStore.from_settings(
+        stage.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:1"})
+    )
+    sweeps_with_a_fault = Sweeper(
+        stage.sessions, store, lambda bell: rung.append(bell.queue), stage.settings
+    )
+    stage.execute("ALTER TABLE workers RENAME COLUMN loaded TO gone")
+    stage.execute("ALTER TABLE jobs RENAME COLUMN error_code TO lost")
+    sweeps_with_a_fault.sweep()
+    assert rung == [queue()]

@@ -1,0 +1,146 @@
+"""Catalog files: what a good one gives, and how a mistake is told by the name of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import catalog
+from tasks.errors import CatalogError, UnknownModel
+
+MODEL: dict[str, Any] = {
+    "model_id": "acme/turbo",
+    "source": "acme/turbo",
+    "layout": "stable-diffusion",
+    "pipelines": ["text-to-image"],
+}
+
+
+def write(folder: Path, *models: dict[str, Any]) -> Path:
+    path = folder / "catalog.toml"
+    tables = ("\n".join(f"{key} = {_toml(value)}" for key, value in one.items()) for one in models)
+    path.write_text("".join(f"[[model]]\n{table}\n\n" for table in tables), "utf-8")
+    return path
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def test_the_built_in_catalog_is_sound_and_pins_every_hub_revision() -> None:
+    models = catalog.load().models()
+    assert len(models) >= 3
+    assert {model.layout for model in models} == {
+        "stable-diffusion",
+        "stable-diffusion-xl",
+        "instruct-pix2pix",
+    }
+    assert all(model.revision and len(model.revision) == 40 for model in models)
+
+
+def test_an_operators_file_adds_models_and_replaces_built_in_ones(tmp_path: Path) -> None:
+    built_in = catalog.load().models()
+    again = {**MODEL, "model_id": built_in[0].model_id, "max_batch": 2}
+    loaded = catalog.load(write(tmp_path, MODEL, again))
+    assert len(loaded.models()) == len(built_in) + 1
+    assert loaded.get(built_in[0].model_id).max_batch == 2
+    assert loaded.get("acme/turbo").default_steps == 50
+
+
+def test_an_unknown_model_is_told_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match="acme/turbo") as refused:
+        catalog.load(write(tmp_path, MODEL)).get("acme/nothing")
+    assert "acme/turbo" in refused.value.known
+
+
+def test_a_folder_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    here = {**MODEL, "model_id": "acme/here", "source": "weights"}
+    loaded = catalog.load(write(tmp_path, MODEL, here))
+    assert loaded.get("acme/here").source == str(tmp_path / "weights")
+    assert loaded.get("acme/turbo").source == "acme/turbo"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"min_sise": 64}, "min_sise: Unexpected keyword argument"),
+        ({"layout": "stable-cascade"}, "layout: "),
+        ({"pipelines": []}, "pipelines must be some of"),
+        ({"pipelines": ["text-to-video"]}, "pipelines.0: "),
+        ({"layout": "instruct-pix2pix"}, "pipelines must be some of image-to-image"),
+        ({"model_id": "acme/turbo v2"}, "model_id must be a hub id"),
+        ({"model_id": "../turbo"}, "model_id must be a hub id"),
+        ({"source": ""}, "source must not be empty"),
+        ({"dtype": "int8"}, "dtype: "),
+        ({"max_batch": "4"}, "max_batch: Input should be a valid integer"),
+        ({"max_batch": True}, "max_batch: Input should be a valid integer"),
+        ({"max_batch": 0}, "max_batch must be at least 1"),
+        ({"max_images": 0}, "max_images must be at least 1"),
+        ({"max_prompt_chars": 0}, "max_prompt_chars must be at least 1"),
+        ({"min_size": 2048}, "min_size must be from 1 to max_size"),
+        ({"min_size": 0}, "min_size must be from 1 to max_size"),
+        ({"size_multiple": 0}, "size_multiple must be at least 1"),
+        ({"max_size": 1020}, "max_size must be a multiple of size_multiple"),
+        ({"default_width": 1032}, "default_width must be a multiple"),
+        ({"default_width": 56}, "default_width must be a multiple"),
+        ({"default_height": 511}, "default_height must be a multiple"),
+        ({"default_steps": 0}, "default_steps must be from 1 to max_steps"),
+        ({"default_steps": 151}, "default_steps must be from 1 to max_steps"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"default_guidance_scale": -1}, "default_guidance_scale must be from 0 to 100"),
+        ({"default_image_guidance_scale": 101}, "default_image_guidance_scale must be from 0"),
+        ({"default_strength": 0}, "default_strength must be above 0"),
+        ({"default_strength": 1.5}, "default_strength must be above 0"),
+        ({"default_strength": 0.01}, "default_strength must be above 0"),
+    ],
+)
+def test_an_impossible_model_is_refused_by_name(
+    tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(CatalogError) as refused:
+        catalog.load(write(tmp_path, {**MODEL, **wrong}))
+    assert told in str(refused.value)
+    assert wrong.get("model_id", "acme/turbo") in str(refused.value)
+
+
+def test_all_faults_of_a_model_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"max_batch.*default_steps"):
+        catalog.load(write(tmp_path, {**MODEL, "max_batch": 0, "default_steps": 0}))
+
+
+def test_a_model_without_a_name_is_told_by_its_place(tmp_path: Path) -> None:
+    nameless = {key: value for key, value in MODEL.items() if key != "model_id"}
+    with pytest.raises(CatalogError, match="number 2: model_id"):
+        catalog.load(write(tmp_path, MODEL, nameless))
+
+
+def test_a_file_may_not_describe_a_model_twice(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="'acme/turbo' more than once"):
+        catalog.load(write(tmp_path, MODEL, MODEL))
+
+
+def test_two_models_may_not_share_their_queues(tmp_path: Path) -> None:
+    alike = {**MODEL, "model_id": "acme/turbo."}
+    with pytest.raises(CatalogError, match="share the queue name 'acme-turbo'"):
+        catalog.load(write(tmp_path, MODEL, alike))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[[models]]\n", "model = 3\n", "model = [3]\n", "[model]\n", "nonsense", "\ufffe", 'x = "y"'],
+)
+def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(content, "utf-16" if content == "\ufffe" else "utf-8")
+    with pytest.raises(CatalogError, match=r"catalog\.toml"):
+        catalog.load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="cannot be read"):
+        catalog.load(tmp_path / "nothing.toml")

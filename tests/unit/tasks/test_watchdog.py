@@ -1,0 +1,36 @@
+"""The watchdog ends a process whose loop is stuck, and only such a one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tasks.watchdog import STALLED
+
+_LOOP = """
+import time
+from tasks.watchdog import Watchdog
+dog = Watchdog("loop", 0.2)
+dog.start()
+for _ in range({pats}):
+    time.sleep(0.05)
+    dog.pat()
+time.sleep({then_s})
+"""
+
+
+def outcome(pats: int, then_s: float) -> subprocess.CompletedProcess[str]:
+    code = _LOOP.format(pats=pats, then_s=then_s)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_a_stuck_loop_ends_its_process() -> None:
+    ended = outcome(pats=0, then_s=20)
+    assert ended.returncode == STALLED
+    assert "loop_stuck" in ended.stdout + ended.stderr
+
+
+def test_a_loop_that_comes_round_is_left_alone() -> None:
+    assert outcome(pats=20, then_s=0).returncode == 0
