@@ -1,1 +1,1 @@
-"""What is run by hand to make the project's own parts: training the demo models, and measuring them."""
+"""What is run by hand: training the demo models, and measuring them."""

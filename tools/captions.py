@@ -79,8 +79,9 @@ _REGROUND = (
 EDITS = ("colour", "shape", "background")
 # Never asked for, but a prompt may have them; each word is one token.
 _OTHERS = """
-please draw show me something nice simple flat bright dark photo painting cat dog house tree sun moon
-sky sea and of the one two three it is that colored coloured shape color colour style outline outlined
+please draw show me something nice simple flat bright dark photo painting cat dog house tree sun
+moon sky sea and of the one two three it is that colored coloured shape color colour style outline
+outlined
 """
 
 
@@ -121,12 +122,12 @@ def caption(rng: random.Random, scene: Scene, *, complete: bool = False) -> Said
     if meaning.background is None:
         ground = ""
     thing = _with_article(_joined(size, colour, noun))
-    if colour and rng.random() < 0.15:  # noqa: PLR2004: now and then
+    if colour and rng.random() < 0.15:  # now and then
         thing = _with_article(_joined(size, noun)) + f" that is {colour}"
     order = rng.random()
-    if ground and order < 0.2:  # noqa: PLR2004: one in five
+    if ground and order < 0.2:  # one in five
         text = f"{ground}, {_joined(thing, place)}"
-    elif order < 0.4:  # noqa: PLR2004: one in five
+    elif order < 0.4:  # one in five
         text = rng.choice(_OPENINGS) + _joined(thing, ground, place)
     else:
         text = rng.choice(_OPENINGS) + _joined(thing, place, ground)
@@ -143,7 +144,9 @@ def instruction(rng: random.Random, scene: Scene, edit: str) -> tuple[Said, Scen
         names = scenes.COLOURS if edit == "colour" else scenes.BACKGROUNDS
         value = rng.choice([each for each in names if each not in taken])
         forms = _RECOLOUR if edit == "colour" else _REGROUND
-        after = replace(scene, colour=value) if edit == "colour" else replace(scene, background=value)
+        after = (
+            replace(scene, colour=value) if edit == "colour" else replace(scene, background=value)
+        )
     noun = rng.choice((_word(rng, scene.shape), "shape", _word(rng, scene.shape)))
     text = rng.choice(forms).format(_word(rng, value), shape=noun).replace("a orange", "an orange")
     meaning = Meaning(**{edit: value}, edit=edit)  # type: ignore[arg-type]

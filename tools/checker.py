@@ -56,7 +56,7 @@ def read(picture: Image.Image) -> Reading:
     # How far each pixel is on the way from the background's colour to the shape's.
     axis = (front - behind) / np.sum((front - behind) ** 2)
     cover = np.clip((pixels - behind) @ axis, 0.0, 1.0)
-    ink = cover > 0.5  # noqa: PLR2004: half covered
+    ink = cover > 0.5  # half covered
     body = _largest(ink)
     silhouette = ~_outside(body)
     tidy = ink.sum() - body.sum() <= _CLUTTER_MAX * body.sum() and body.sum() >= _AREA_MIN / 2
@@ -93,7 +93,9 @@ def overlap(first: Image.Image, second: Image.Image) -> float:
 def _mask(picture: Image.Image) -> _Mask:
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
     distance = np.linalg.norm(pixels - np.median(_frame(pixels), axis=0), axis=2)
-    return ~_outside(_largest(distance > max(_CONTRAST_MIN, float(np.percentile(distance, 98))) / 2))
+    return ~_outside(
+        _largest(distance > max(_CONTRAST_MIN, float(np.percentile(distance, 98))) / 2)
+    )
 
 
 def _frame(pixels: _Array) -> _Array:
@@ -157,7 +159,7 @@ def _contour(soft: _Array, centre: tuple[float, float]) -> _Array:
     steps = np.arange(0.0, max(soft.shape), 0.25)
     columns = centre[0] + np.outer(np.sin(turns), steps)
     rows = centre[1] - np.outer(np.cos(turns), steps)
-    inside = _sampled(soft, rows, columns) > 0.5  # noqa: PLR2004: half covered
+    inside = _sampled(soft, rows, columns) > 0.5  # half covered
     # The last step that is still inside.
     last = inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1)
     radii = np.where(inside.any(axis=1), steps[last], 0.0)
@@ -201,6 +203,6 @@ def _contours() -> dict[str, _Array]:
         pixels = np.asarray(scenes.render(scene), dtype=np.float64)
         white, red = (np.array(c) for c in (scenes.BACKGROUNDS["white"], scenes.COLOURS["red"]))
         cover = (pixels - white) @ ((red - white) / np.sum((red - white) ** 2))
-        rows, columns = np.nonzero(cover > 0.5)  # noqa: PLR2004: half covered
+        rows, columns = np.nonzero(cover > 0.5)  # half covered
         contours[shape] = _contour(cover, (float(columns.mean()), float(rows.mean())))
     return contours

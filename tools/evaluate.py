@@ -76,7 +76,7 @@ def place_of(reading: Reading) -> str:
     """Return the place whose direction from the middle the shape lies in, if it lies off it."""
     x, y = (part - (scenes.SIDE - 1) / 2 for part in (reading.x, reading.y))
     # Half of the least that a large shape, for which there is little room, is moved.
-    if max(abs(x), abs(y)) < 2.5:  # noqa: PLR2004
+    if max(abs(x), abs(y)) < 2.5:
         return "middle"
     if abs(x) > abs(y):
         return "left" if x < 0 else "right"
@@ -106,7 +106,9 @@ def share(rights: Sequence[dict[str, bool]]) -> dict[str, float]:
     return {name: round(100 * hits[name] / count, 1) for name, count in asked.items()}
 
 
-def measure_draw(engine: DiffusionEngine, model: ModelSpec, count: int, sheet: Path) -> dict[str, Any]:
+def measure_draw(
+    engine: DiffusionEngine, model: ModelSpec, count: int, sheet: Path
+) -> dict[str, Any]:
     """Measure text-to-image on the first `count` prompts, shuffled."""
     chosen = _shuffled(held_out.prompts())[:count]
     pictures = run(engine, model, [ImageTask(each.text, "", each.seed) for each in chosen])
@@ -122,7 +124,9 @@ def measure_draw(engine: DiffusionEngine, model: ModelSpec, count: int, sheet: P
     return {"prompts": len(chosen), "right_percent": share(rights), "wrong": wrong.most_common(12)}
 
 
-def measure_edit(engine: DiffusionEngine, model: ModelSpec, count: int, sheet: Path) -> dict[str, Any]:
+def measure_edit(
+    engine: DiffusionEngine, model: ModelSpec, count: int, sheet: Path
+) -> dict[str, Any]:
     """Measure InstructPix2Pix on the first `count` edits, shuffled."""
     chosen = _shuffled(held_out.edits())[:count]
     given = [scenes.render(each.before) for each in chosen]
@@ -136,7 +140,9 @@ def measure_edit(engine: DiffusionEngine, model: ModelSpec, count: int, sheet: P
     return {"edits": len(chosen), "right_percent": share(rights)}
 
 
-def measure_style(model: ModelSpec, adapter: Path, count: int, sheet: Path) -> dict[str, Any]:
+def measure_style(
+    model: ModelSpec, adapter: Path, count: int, sheet: Path | None
+) -> dict[str, Any]:
     """Measure how often pictures are outlines, with the LoRA at weights 1 and 0, and without."""
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(
         model.source, torch_dtype=torch.float32, safety_checker=None
@@ -164,7 +170,8 @@ def measure_style(model: ModelSpec, adapter: Path, count: int, sheet: Path) -> d
     styled = made()
     pipe.set_adapters(["outline"], adapter_weights=[0.0])
     unstyled = made()
-    write_sheet(styled, sheet)
+    if sheet is not None:
+        write_sheet(styled, sheet)
     readings = [checker.read(each) for each in styled]
     return {
         "prompts": len(chosen),
@@ -205,7 +212,7 @@ def write_sheet(pictures: Sequence[Image.Image], path: Path, columns: int = 16) 
 
 def _shuffled(each: Sequence[Any]) -> list[Any]:
     order = list(each)
-    random.Random(0).shuffle(order)  # noqa: S311: repeatable, not secret
+    random.Random(0).shuffle(order)
     return order
 
 

@@ -58,8 +58,8 @@ def edits() -> list[Edit]:
 
 
 def drawn() -> dict[str, list[dict[str, Any]]]:
-    """Return the list as it was drawn; the file holds this, so that later changes do not move it."""
-    rng = random.Random(_SEED)  # noqa: S311: repeatable, not secret
+    """Return the list as it was drawn. The file holds it, so that later changes are noticed."""
+    rng = random.Random(_SEED)
     return {"prompts": _prompts(rng), "edits": _edits(rng)}
 
 

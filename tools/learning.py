@@ -51,11 +51,13 @@ def learn(name: str, networks: list[Network], schedule: Schedule, loss: Loss) ->
         optimiser.step()
         # A young average would be of the untrained weights: it reaches back further as it ages.
         keep = min(schedule.average, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averages, [each.detach() for each in weights], 1 - keep)  # noqa: SLF001
+        torch._foreach_lerp_(averages, [each.detach() for each in weights], 1 - keep)
         smooth += (value.item() - smooth) * max(0.02, 1 / (1 + step))
-        if step % 100 == 99 or step + 1 == schedule.steps:  # noqa: PLR2004: now and then
+        if step % 100 == 99 or step + 1 == schedule.steps:  # now and then
             elapsed = time.monotonic() - started
-            print(f"{name} {step + 1}/{schedule.steps} loss {smooth:.4f} {elapsed:.0f} s", flush=True)
+            print(
+                f"{name} {step + 1}/{schedule.steps} loss {smooth:.4f} {elapsed:.0f} s", flush=True
+            )
     with torch.no_grad():
         for each, average in zip(weights, averages, strict=True):
             each.copy_(average)

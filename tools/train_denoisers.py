@@ -72,9 +72,7 @@ def train_style(seed: int, parts: Parts, schedule: Schedule, unet: Network) -> N
     rng = _seeded(seed)
     drawn = [scenes.draw_any(rng, outlined=True) for _ in range(_OUTLINED)]
     unet.requires_grad_(requires_grad=False)
-    unet.add_adapter(
-        LoraConfig(r=_LORA_RANK, lora_alpha=_LORA_RANK, target_modules=_LORA_LAYERS)
-    )
+    unet.add_adapter(LoraConfig(r=_LORA_RANK, lora_alpha=_LORA_RANK, target_modules=_LORA_LAYERS))
     learn("outline", [unet], schedule, _caption_loss(rng, unet, parts, drawn))
 
 
@@ -108,7 +106,7 @@ def train_edit(
 
 def _seeded(seed: int) -> random.Random:
     torch.manual_seed(seed)
-    return random.Random(seed)  # noqa: S311: repeatable, not secret
+    return random.Random(seed)
 
 
 def _caption_loss(

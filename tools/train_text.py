@@ -45,7 +45,7 @@ def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
 
 def train_text(seed: int, tokenizer: CLIPTokenizer, schedule: Schedule, device: str) -> Network:
     """Return a text encoder whose states after the text tell what it asks for."""
-    rng = random.Random(seed)  # noqa: S311: repeatable, not secret
+    rng = random.Random(seed)
     torch.manual_seed(seed)
     encoder = networks.text_encoder(tokenizer).to(device)
     heads = torch.nn.Linear(

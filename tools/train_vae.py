@@ -34,7 +34,7 @@ def tensor(pictures: Sequence[Image]) -> torch.Tensor:
 
 def train_vae(seed: int, schedule: Schedule, device: str) -> Network:
     """Return an autoencoder of scenes."""
-    rng = random.Random(seed)  # noqa: S311: repeatable, not secret
+    rng = random.Random(seed)
     torch.manual_seed(seed)
     pool = tensor(
         [

@@ -1,4 +1,7 @@
-"""The checker tells what a picture shows, and says so when it cannot: all measured accuracy rests on it."""
+"""The checker tells what a picture shows, and says so when it cannot.
+
+All measured accuracy rests on it.
+"""
 
 from __future__ import annotations
 
