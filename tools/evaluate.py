@@ -30,6 +30,12 @@ from tools.held_out import Edit, Prompt
 DRAW_ID = "pixeltoll/shapes"
 EDIT_ID = "pixeltoll/shapes-edit"
 STYLE = "shapes-outline-lora"
+SAMPLES = (
+    "a red star on a white background",
+    "a large yellow heart on a purple background",
+    "on a black background, a small cyan circle on the left",
+)
+SAMPLE_EDIT = "make it blue"  # the first of them
 
 # An edit leaves the rest alone if the shape stays where it was and as large as it was. A new shape
 # of the same size covers other pixels, hence the two measures.
@@ -201,6 +207,18 @@ def measure_time(engine: DiffusionEngine, model: ModelSpec) -> float:
     return round((time.perf_counter() - started) / 5, 3)
 
 
+def write_samples(
+    engine: DiffusionEngine, draw: ModelSpec, edit: ModelSpec, folder: Path
+) -> list[str]:
+    """Write the pictures that the README shows, as they come, and return their prompts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = run(engine, draw, [ImageTask(text, "", 1) for text in SAMPLES])
+    pictures += run(engine, edit, [ImageTask(SAMPLE_EDIT, "", 1, pictures[0])])
+    for number, picture in enumerate(pictures, 1):
+        picture.save(folder / f"shapes-{number}.png")
+    return [*SAMPLES, SAMPLE_EDIT]
+
+
 def write_sheet(pictures: Sequence[Image.Image], path: Path, columns: int = 16) -> None:
     """Write pictures side by side into one, to look at."""
     side, rows = scenes.SIDE, -(-len(pictures) // columns)
@@ -240,6 +258,8 @@ def main() -> None:
             figures[what] = measure_draw(engine, draw, options.count, sheet)
         elif what == "edit":
             figures[what] = measure_edit(engine, edit, options.count, sheet)
+        elif what == "samples":
+            figures[what] = write_samples(engine, draw, edit, options.output)
         elif what == "style":
             adapter = Path(draw.source).with_name(STYLE)
             figures[what] = measure_style(draw, adapter, options.count, sheet)

@@ -1,7 +1,8 @@
 """The shipped demo models draw what the prompt says.
 
-Measured on a fast part of the held-out list, made by the engine. The whole list is measured by `python -m tools.evaluate`. The bounds here are a little below the
-measured figures, since a part of a list varies more than the list.
+Measured on a fast part of the held-out list, made by the engine. The whole list is measured by
+`python -m tools.evaluate`. The bounds here are a little below the measured figures, since a part of
+a list varies more than the list.
 """
 
 from __future__ import annotations
