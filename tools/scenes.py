@@ -33,12 +33,12 @@ BACKGROUNDS = {
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart")
 # Half of a shape's width in pixels, more or less. A caption that names no size fits all of them.
-SIZES = {"small": (11.0, 13.0), "medium": (14.0, 18.0), "large": (19.0, 22.0)}
+SIZES = {"small": (15.0, 16.5), "medium": (17.0, 19.0), "large": (20.0, 22.5)}
 PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "middle": (0, 0)}
 
 _SUPERSAMPLING = 4
 _LEAN_DEGREES = 7.0
-_MARGIN = 3.0
+_MARGIN = 1.0
 _STROKE = 0.42  # of the way from an outlined shape's edge to its centre
 
 
@@ -111,10 +111,10 @@ def draw_any(rng: random.Random, *, spread: int = 6, outlined: bool = False) -> 
 def _coordinate(rng: random.Random, radius: float, side: int) -> float:
     middle = SIDE / 2
     if side == 0:
-        return middle + rng.uniform(-2.0, 2.0)
-    # As far out as the shape fits, or up to three pixels nearer.
+        return middle + rng.uniform(-1.5, 1.5)
+    # As far out as the shape fits, or up to two pixels nearer.
     room = middle - radius * 1.15 - _MARGIN
-    return middle + side * max(2.0, room - rng.uniform(0.0, 3.0))
+    return middle + side * (room - rng.uniform(0.0, 2.0))
 
 
 def render(scene: Scene) -> Image.Image:

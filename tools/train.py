@@ -26,8 +26,8 @@ from tools.train_vae import train_vae
 STAGES = {
     "text": Schedule(steps=700, rate=2e-3),
     "vae": Schedule(steps=900, rate=3e-3, average=0.98),
-    "draw": Schedule(steps=1500, rate=1.5e-3, average=0.995),
-    "edit": Schedule(steps=900, rate=1e-3, average=0.995),
+    "draw": Schedule(steps=800, rate=1.5e-3, average=0.99),
+    "edit": Schedule(steps=600, rate=1e-3, average=0.99),
     "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
 }
 
@@ -70,7 +70,8 @@ def _run(stage: str, options: argparse.Namespace) -> None:
         words.save_pretrained(work / "tokenizer")
         train_text(seed, words, plan, device).save_pretrained(work / "text_encoder")
     elif stage == "vae":
-        vae = train_vae(seed, plan, device)
+        before = _vae(work) if options.more else None
+        vae = train_vae(seed, plan, device, before)
         vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "vae")
     elif stage == "draw":
         before = _unet(work / "draw") if options.more else None
@@ -87,11 +88,15 @@ def _run(stage: str, options: argparse.Namespace) -> None:
 
 def _parts(work: Path, device: str) -> Parts:
     return Parts(
-        vae=diffusers.AutoencoderKL.from_pretrained(work / "vae").to(device).eval(),
+        vae=_vae(work).to(device).eval(),
         text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder").to(device).eval(),
         tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
         device=device,
     )
+
+
+def _vae(work: Path) -> Network:
+    return diffusers.AutoencoderKL.from_pretrained(work / "vae")
 
 
 def _unet(folder: Path) -> Network:

@@ -20,7 +20,7 @@ from tools.networks import Network
 _POOL = 6000  # scenes drawn once
 _BATCH = 16
 _CROP = scenes.SIDE // 2
-_CROPS = 0.75  # of the steps; a crop costs a quarter of a picture and shows as much of an edge
+_CROPS = 0.6  # of the steps; a crop costs a quarter of a picture and shows as much of an edge
 _OUTLINED = 0.2
 _SPREAD = 16  # more than the denoisers see: a picture of the user's own has its own colours
 _KL = 5e-4
@@ -32,8 +32,10 @@ def tensor(pictures: Sequence[Image]) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_vae(seed: int, schedule: Schedule, device: str) -> Network:
-    """Return an autoencoder of scenes."""
+def train_vae(
+    seed: int, schedule: Schedule, device: str, vae: Network | None = None
+) -> Network:
+    """Return an autoencoder of scenes; one that is given learns on."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     pool = tensor(
@@ -42,7 +44,8 @@ def train_vae(seed: int, schedule: Schedule, device: str) -> Network:
             for _ in range(_POOL)
         ]
     )
-    vae = networks.vae().to(device, memory_format=torch.channels_last)
+    vae = networks.vae() if vae is None else vae.train()
+    vae.to(device, memory_format=torch.channels_last)
 
     def loss(step: int) -> torch.Tensor:
         if step < _CROPS * schedule.steps:
