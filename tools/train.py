@@ -21,12 +21,13 @@ from tools.networks import Network
 from tools.tokens import tokenizer
 from tools.train_denoisers import Parts, train_edit, train_style, train_text_to_image
 from tools.train_text import train_text
-from tools.train_vae import train_vae
+from tools.train_vae import polish, train_vae
 
 STAGES = {
     "text": Schedule(steps=700, rate=2e-3),
     "vae": Schedule(steps=900, rate=3e-3, average=0.98),
     "draw": Schedule(steps=800, rate=1.5e-3, average=0.99),
+    "polish": Schedule(steps=300, rate=2e-3, average=0.98),
     "edit": Schedule(steps=600, rate=1e-3, average=0.99),
     "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
 }
@@ -72,6 +73,9 @@ def _run(stage: str, options: argparse.Namespace) -> None:
     elif stage == "vae":
         before = _vae(work) if options.more else None
         vae = train_vae(seed, plan, device, before)
+        vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "vae")
+    elif stage == "polish":
+        vae = polish(seed, _vae(work), plan, device)
         vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "vae")
     elif stage == "draw":
         before = _unet(work / "draw") if options.more else None

@@ -24,6 +24,8 @@ _CROPS = 0.6  # of the steps; a crop costs a quarter of a picture and shows as m
 _OUTLINED = 0.2
 _SPREAD = 16  # more than the denoisers see: a picture of the user's own has its own colours
 _KL = 5e-4
+_POLISH_POOL = 3000
+_OFF = 0.1  # of the latents' deviation
 
 
 def tensor(pictures: Sequence[Image]) -> torch.Tensor:
@@ -32,9 +34,7 @@ def tensor(pictures: Sequence[Image]) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_vae(
-    seed: int, schedule: Schedule, device: str, vae: Network | None = None
-) -> Network:
+def train_vae(seed: int, schedule: Schedule, device: str, vae: Network | None = None) -> Network:
     """Return an autoencoder of scenes; one that is given learns on."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -61,6 +61,35 @@ def train_vae(
     with torch.no_grad():
         _normalise(vae, pool[:1000].to(device))
     return vae.eval()
+
+
+def polish(seed: int, vae: Network, schedule: Schedule, device: str) -> Network:
+    """Teach only the decoder on, from latents that are a little off, as a denoiser's are.
+
+    The latents stay what they were, and with them every denoiser that was trained on them.
+    """
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    pool = tensor(
+        [
+            scenes.render(scenes.draw_any(rng, outlined=rng.random() < _OUTLINED))
+            for _ in range(_POLISH_POOL)
+        ]
+    ).to(device)
+    vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)
+    latents = encode(vae, pool)
+    for part in (vae.decoder, vae.post_quant_conv):
+        part.requires_grad_(requires_grad=True)
+
+    def loss(_step: int) -> torch.Tensor:
+        chosen = torch.randint(len(pool), (_BATCH,)).to(device)
+        given = latents[chosen]
+        error = vae.decode(given + _OFF * torch.randn_like(given)).sample - pool[chosen]
+        value: torch.Tensor = error.square().mean() + 0.5 * error.abs().mean()
+        return value
+
+    learn("polish", [vae], schedule, loss)
+    return vae
 
 
 def encode(vae: Network, pictures: torch.Tensor) -> torch.Tensor:
