@@ -48,7 +48,7 @@ _GROUNDS = (
     "over a {} background",
     "with a {} background",
 )
-_RECOLOUR = (
+_RECOLOUR: tuple[str, ...] = (
     "make it {}",
     "make the {shape} {}",
     "turn it {}",
@@ -58,7 +58,7 @@ _RECOLOUR = (
     "change the color to {}",
     "change its colour to {}",
 )
-_RESHAPE = (
+_RESHAPE: tuple[str, ...] = (
     "turn it into a {}",
     "make it a {}",
     "turn the {shape} into a {}",
@@ -67,7 +67,7 @@ _RESHAPE = (
     "replace the {shape} with a {}",
     "replace it with a {}",
 )
-_REGROUND = (
+_REGROUND: tuple[str, ...] = (
     "put it on a {} background",
     "put the {shape} on a {} background",
     "make the background {}",
@@ -149,7 +149,7 @@ def instruction(rng: random.Random, scene: Scene, edit: str) -> tuple[Said, Scen
         )
     noun = rng.choice((_word(rng, scene.shape), "shape", _word(rng, scene.shape)))
     text = rng.choice(forms).format(_word(rng, value), shape=noun).replace("a orange", "an orange")
-    meaning = Meaning(**{edit: value}, edit=edit)  # type: ignore[arg-type]
+    meaning = Meaning(**{edit: value}, edit=edit)
     return Said(text, meaning), after
 
 

@@ -46,7 +46,7 @@ def learn(name: str, networks: list[Network], schedule: Schedule, loss: Loss) ->
             group["lr"] = rate
         value = loss(step)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         # A young average would be of the untrained weights: it reaches back further as it ages.

@@ -25,10 +25,10 @@ from tools.train_vae import polish, train_vae
 
 STAGES = {
     "text": Schedule(steps=700, rate=2e-3),
-    "vae": Schedule(steps=900, rate=3e-3, average=0.98),
-    "draw": Schedule(steps=800, rate=1.5e-3, average=0.99),
+    "vae": Schedule(steps=1600, rate=3e-3, average=0.98),
+    "draw": Schedule(steps=4000, rate=1.5e-3, average=0.99),
     "polish": Schedule(steps=300, rate=2e-3, average=0.98),
-    "edit": Schedule(steps=600, rate=1e-3, average=0.99),
+    "edit": Schedule(steps=2000, rate=1e-3, average=0.99),
     "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
 }
 

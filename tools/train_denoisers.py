@@ -22,9 +22,9 @@ from tools.scenes import Scene
 from tools.train_text import tokens
 from tools.train_vae import encode, tensor
 
-_POOL = 2000  # scenes drawn and encoded once; their captions change
-_PAIRS = 1000
-_OUTLINED = 500
+_POOL = 6000  # scenes drawn and encoded once; their captions change
+_PAIRS = 5000
+_OUTLINED = 1500
 _BATCH = 32
 _DROPPED = 0.1
 _LORA_RANK = 8
