@@ -1,0 +1,1 @@
+"""What is run by hand: training the demo models, and measuring them."""

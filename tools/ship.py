@@ -1,0 +1,61 @@
+"""Writes trained parts as models that anyone can load with `from_pretrained`, in half precision.
+
+Owns the folders' layout and their model cards. Measures nothing: the cards take their figures from
+what `evaluate` wrote.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft.utils import get_peft_model_state_dict
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from tools import networks
+from tools.networks import Network
+
+DRAW = "shapes"
+EDIT = "shapes-edit"
+STYLE = "shapes-outline-lora"
+_WITHOUT_CHECKER = {
+    "safety_checker": None,
+    "feature_extractor": None,
+    "requires_safety_checker": False,
+}
+
+
+def write(work: Path, target: Path) -> None:
+    """Write the models whose denoisers are in the working folder. Model cards stay as they are."""
+    if (work / "draw").is_dir():
+        pipe = diffusers.StableDiffusionPipeline(**_parts(work, "draw"), **_WITHOUT_CHECKER)
+        pipe.to(torch.float16).save_pretrained(target / DRAW)
+    if (work / "edit").is_dir():
+        pipe = diffusers.StableDiffusionInstructPix2PixPipeline(
+            **_parts(work, "edit"), **_WITHOUT_CHECKER
+        )
+        pipe.to(torch.float16).save_pretrained(target / EDIT)
+    if (work / "style").is_dir():
+        weights = (work / "style" / "pytorch_lora_weights.safetensors").read_bytes()
+        (target / STYLE).mkdir(parents=True, exist_ok=True)
+        (target / STYLE / "pytorch_lora_weights.safetensors").write_bytes(weights)
+
+
+def write_style(unet: Network, folder: Path) -> None:
+    """Write a denoiser's adapter in diffusers' LoRA format."""
+    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers={name: each.half() for name, each in weights.items()}
+    )
+
+
+def _parts(work: Path, denoiser: str) -> dict[str, Network]:
+    return {
+        "unet": diffusers.UNet2DConditionModel.from_pretrained(work / denoiser),
+        "vae": diffusers.AutoencoderKL.from_pretrained(work / "vae"),
+        "text_encoder": CLIPTextModel.from_pretrained(work / "text_encoder"),
+        "tokenizer": CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        "scheduler": networks.scheduler(),
+    }

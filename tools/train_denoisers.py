@@ -1,0 +1,163 @@
+"""Teaches the denoisers: from a caption, from an instruction and a picture, and in another style.
+
+Owns their data and their loss: the velocity between a scene's latents and noise. Prompts and input
+pictures are left out now and then, which is what guidance needs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from tools import captions, networks, scenes
+from tools.learning import Schedule, learn
+from tools.networks import Network
+from tools.scenes import Scene
+from tools.train_text import tokens
+from tools.train_vae import encode, tensor
+
+_POOL = 6000  # scenes drawn and encoded once; their captions change
+_PAIRS = 5000
+_OUTLINED = 1500
+_BATCH = 32
+_DROPPED = 0.1
+_LORA_RANK = 8
+# Attention alone sees every fourth place of the latents, too few to hollow a shape out.
+_LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every denoiser is trained beside, and never changed by it."""
+
+    vae: Network
+    text_encoder: Network
+    tokenizer: CLIPTokenizer
+    device: str
+
+    def latents(self, drawn: Sequence[Scene]) -> torch.Tensor:
+        """Return the latents of scenes."""
+        pictures = tensor([scenes.render(scene) for scene in drawn])
+        return encode(self.vae, pictures.to(self.device))
+
+    def states(self, texts: list[str]) -> torch.Tensor:
+        """Return what the text encoder makes of texts."""
+        with torch.no_grad():
+            states: torch.Tensor = self.text_encoder(
+                tokens(self.tokenizer, texts).to(self.device)
+            ).last_hidden_state
+        return states
+
+
+def train_text_to_image(
+    seed: int, parts: Parts, schedule: Schedule, unet: Network | None = None
+) -> Network:
+    """Return a denoiser that draws captions; one that is given learns on."""
+    rng = _seeded(seed)
+    drawn = [scenes.draw_any(rng) for _ in range(_POOL)]
+    unet = networks.unet() if unet is None else unet
+    unet.to(parts.device).train()
+    learn("text-to-image", [unet], schedule, _caption_loss(rng, unet, parts, drawn))
+    return unet.eval()
+
+
+def train_style(seed: int, parts: Parts, schedule: Schedule, unet: Network) -> None:
+    """Add an adapter to a denoiser, whose pictures then have outlines only."""
+    rng = _seeded(seed)
+    drawn = [scenes.draw_any(rng, outlined=True) for _ in range(_OUTLINED)]
+    unet.requires_grad_(requires_grad=False)
+    unet.add_adapter(LoraConfig(r=_LORA_RANK, lora_alpha=_LORA_RANK, target_modules=_LORA_LAYERS))
+    learn("outline", [unet], schedule, _caption_loss(rng, unet, parts, drawn))
+
+
+def train_edit(
+    seed: int, parts: Parts, schedule: Schedule, drawing: Network, unet: Network | None = None
+) -> Network:
+    """Return a denoiser that edits, begun from one that draws; one that is given learns on."""
+    rng = _seeded(seed)
+    unet = _widened(drawing) if unet is None else unet
+    unet.to(parts.device).train()
+    pairs = [_pair(rng) for _ in range(_PAIRS)]
+    before = parts.latents([pair[0] for pair in pairs])
+    after = parts.latents([pair[1] for pair in pairs])
+    noise = networks.scheduler()
+
+    def loss(_step: int) -> torch.Tensor:
+        chosen = rng.choices(range(len(pairs)), k=_BATCH)
+        texts, seen = [pairs[each][2] for each in chosen], before[chosen].clone()
+        for place in range(_BATCH):
+            # Without the text, without the picture, without both: a twentieth of the time each.
+            without = rng.randrange(20)
+            if without in (0, 1):
+                texts[place] = ""
+            if without in (1, 2):
+                seen[place] = 0
+        return _velocity_loss(unet, noise, after[chosen], parts.states(texts), seen)
+
+    learn("edit", [unet], schedule, loss)
+    return unet.eval()
+
+
+def _seeded(seed: int) -> random.Random:
+    torch.manual_seed(seed)
+    return random.Random(seed)
+
+
+def _caption_loss(
+    rng: random.Random, unet: Network, parts: Parts, drawn: Sequence[Scene]
+) -> Callable[[int], torch.Tensor]:
+    latents = parts.latents(drawn)
+    noise = networks.scheduler()
+
+    def loss(_step: int) -> torch.Tensor:
+        chosen = rng.choices(range(len(drawn)), k=_BATCH)
+        texts = [
+            "" if rng.random() < _DROPPED else captions.caption(rng, drawn[each]).text
+            for each in chosen
+        ]
+        return _velocity_loss(unet, noise, latents[chosen], parts.states(texts))
+
+    return loss
+
+
+def _velocity_loss(
+    unet: Network,
+    scheduler: Network,
+    latents: torch.Tensor,
+    states: torch.Tensor,
+    seen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    noise = torch.randn(latents.shape).to(latents.device)
+    # Spread evenly over the batch, which makes the loss of one step say more.
+    share = (torch.arange(len(latents)) + torch.rand(len(latents))) / len(latents)
+    times = (share * scheduler.config.num_train_timesteps).long().to(latents.device)
+    given = scheduler.add_noise(latents, noise, times)
+    if seen is not None:
+        given = torch.cat([given, seen], dim=1)
+    return functional.mse_loss(
+        unet(given, times, states).sample, scheduler.get_velocity(latents, noise, times)
+    )
+
+
+def _widened(drawing: Network) -> Network:
+    """Return a copy with twice the inputs, which at first does not look at the new ones."""
+    unet = networks.unet(2 * networks.LATENT_CHANNELS)
+    weights = drawing.state_dict()
+    first = weights["conv_in.weight"]
+    weights["conv_in.weight"] = torch.cat([first, torch.zeros_like(first)], dim=1)
+    unet.load_state_dict(weights)
+    return unet
+
+
+def _pair(rng: random.Random) -> tuple[Scene, Scene, str]:
+    while True:
+        before = scenes.draw_any(rng)
+        said, after = captions.instruction(rng, before, rng.choice(captions.EDITS))
+        if not scenes.is_held_out(after.shape, after.colour, after.background):
+            return before, after, said.text
