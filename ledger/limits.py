@@ -18,7 +18,7 @@ from ledger.errors import CurrencyMismatch, InvalidName, UnknownGateway
 from ledger.money import UnitPrice
 from ledger.offers import Capability
 from ledger.rates import Rates
-from ledger.tables import Account, Gateway, PriceLimit
+from ledger.tables import Account, Gateway, LimitWarning, Offer, PriceLimit
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def list_limits(session: Session, gateway_id: UUID) -> list[Limit]:
 
 def replace_limits(
     session: Session, gateway_id: UUID, limits: Sequence[Limit], settlement_currency: str
-) -> None:
-    """Make these the gateway's limits, all at once.
+) -> list[LimitWarning]:
+    """Make these the gateway's limits, all at once; returns the warnings of `set_limit`.
 
     Raises:
         UnknownGateway: There is no such gateway.
@@ -80,12 +80,17 @@ def replace_limits(
         raise InvalidName("limits: two of them are for the same pipeline and model_id.")
     _lock_gateway(session, gateway_id, settlement_currency)
     session.execute(delete(PriceLimit).where(PriceLimit.gateway_id == gateway_id))
-    for limit in limits:
-        set_limit(session, gateway_id, limit, settlement_currency)
+    warned = [set_limit(session, gateway_id, limit, settlement_currency) for limit in limits]
+    return [warning for warning in warned if warning is not None]
 
 
-def set_limit(session: Session, gateway_id: UUID, limit: Limit, settlement_currency: str) -> None:
+def set_limit(
+    session: Session, gateway_id: UUID, limit: Limit, settlement_currency: str
+) -> LimitWarning | None:
     """Set one limit, in any currency, in place of the gateway's earlier one for the same scope.
+
+    A limit for what nobody offers (yet) holds as any other, with a warning that is kept and
+    returned.
 
     Raises:
         UnknownGateway: There is no such gateway.
@@ -111,6 +116,34 @@ def set_limit(session: Session, gateway_id: UUID, limit: Limit, settlement_curre
             constraint="uq_price_limits_gateway_id_pipeline_model_id", set_=price
         )
     )
+    return _warning(session, gateway_id, limit)
+
+
+def _warning(session: Session, gateway_id: UUID, limit: Limit) -> LimitWarning | None:
+    """Record a warning when nobody has ever offered what a limit is for."""
+    if limit.pipeline is None:
+        return None
+    offered = select(Offer.id).where(Offer.pipeline == limit.pipeline)
+    if limit.model_id is not None:
+        offered = offered.where(Offer.model_id == limit.model_id)
+    if session.scalar(offered.limit(1)) is not None:
+        return None
+    what = f"{limit.pipeline} with {limit.model_id!r}" if limit.model_id else limit.pipeline
+    warning = LimitWarning(
+        gateway_id=gateway_id,
+        pipeline=limit.pipeline,
+        model_id=limit.model_id,
+        message=f"Nobody offers {what}; the limit is set, and waits for an offer.",
+    )
+    session.add(warning)
+    session.flush()
+    return warning
+
+
+def list_warnings(session: Session, gateway_id: UUID, limit: int = 100) -> list[LimitWarning]:
+    """Return a gateway's newest warnings."""
+    mine = select(LimitWarning).where(LimitWarning.gateway_id == gateway_id)
+    return list(session.scalars(mine.order_by(LimitWarning.id.desc()).limit(limit)))
 
 
 def _lock_gateway(session: Session, gateway_id: UUID, settlement_currency: str) -> None:

@@ -36,6 +36,7 @@ REPORTS: Mapping[str, Report] = {
     ),
     "budgets": Report("billing_budgets", "gateway, api_key_id NULLS FIRST, period", ("gateway",)),
     "payouts": Report("billing_payouts", "payout_id DESC", ("batch", "orchestrator", "state")),
+    "refusals": Report("billing_refusals", "refusal_id DESC", ("gateway", "reason", "model_id")),
     "rates": Report("billing_rates", "observed_at DESC, rate_id DESC"),
     "gateway-daily": Report(
         "billing_gateway_daily", "day, gateway, currency", ("gateway",), day="day"

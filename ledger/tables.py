@@ -461,3 +461,43 @@ class Refund(Base):
     orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
     day: Mapped[date] = _day()
     month: Mapped[date] = _month()
+
+
+class Refusal(Base):
+    """A job that was not sold, and why. Not a part of the books."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (Index("ix_refusals_gateway_id_id", "gateway_id", "id"),)
+
+    id: Mapped[int] = _big_key()
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    api_key_id: Mapped[str | None]
+    reason: Mapped[str]
+    pipeline: Mapped[str]
+    model_id: Mapped[str]
+    units: Mapped[int] = mapped_column(BigInteger)
+    needed: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    available: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    currency: Mapped[str | None]
+    price_per_unit: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
+    price_currency: Mapped[str | None]
+    limit_price_per_unit: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    limit_pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
+    limit_currency: Mapped[str | None]
+    message: Mapped[str]
+    created_at: Mapped[datetime] = _created()
+
+
+class LimitWarning(Base):
+    """A limit that was set for what nobody offered then. Not a part of the books."""
+
+    __tablename__ = "limit_warnings"
+    __table_args__ = (Index("ix_limit_warnings_gateway_id_id", "gateway_id", "id"),)
+
+    id: Mapped[int] = _big_key()
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
+    pipeline: Mapped[str]
+    model_id: Mapped[str | None]
+    message: Mapped[str]
+    created_at: Mapped[datetime] = _created()
