@@ -17,7 +17,7 @@ from ledger.errors import InvalidAmount, ReferenceReused, UnknownCharge
 from ledger.journal import checked_reference
 from ledger.money import EXACT, plain, split_refund
 from ledger.money import amount as exact_amount
-from ledger.tables import Charge, Entry, Refund
+from ledger.tables import Account, Charge, Entry, Refund
 
 _REFUND = text("""
 WITH entry AS (
@@ -67,6 +67,7 @@ def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> 
     left = EXACT.subtract(charge.amount, charge.refunded)
     if exact > left:
         raise InvalidAmount("amount", f"must be at most the {plain(left)} left of the charge")
+    _hold_off_payouts(session, charge.orchestrator_id)
     fee, payment = split_refund(charge.amount, charge.platform_fee, charge.refunded, exact)
     entry: Entry | None = session.scalars(
         select(Entry).from_statement(_REFUND),
@@ -99,6 +100,14 @@ def _lock_charge(session: Session, hold_id: UUID) -> Charge:
     if charge is None:
         raise UnknownCharge(hold_id)
     return charge
+
+
+def _hold_off_payouts(session: Session, orchestrator_id: UUID) -> None:
+    """Let a payout see all of this refund or nothing of it; refunds share the lock."""
+    payable = select(Account.id).where(
+        Account.orchestrator_id == orchestrator_id, Account.kind == "payable"
+    )
+    session.execute(payable.with_for_update(read=True))
 
 
 def _earlier(session: Session, reference: str, hold_id: UUID, amount: Decimal) -> Entry | None:

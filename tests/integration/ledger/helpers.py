@@ -200,12 +200,17 @@ def open_party(
     price: str = "1.9073484e-08",
     per: int = 1,
     fee_rate: str = "0.1",
+    price_currency: str | None = None,
 ) -> Party:
     with sessions.begin() as session:
         gateway = accounts.create_gateway(session, name, currency)
         orchestrator = accounts.create_orchestrator(session, name, currency, Decimal(fee_rate))
         capability = Capability(CAPABILITY.pipeline, f"acme/{name}")
         offers.publish(
-            session, orchestrator.id, capability, unit_price(price, per, currency), currency
+            session,
+            orchestrator.id,
+            capability,
+            unit_price(price, per, price_currency or currency),
+            currency,
         )
         return Party(gateway.id, orchestrator.id, offers.live_for(session, capability)[0])

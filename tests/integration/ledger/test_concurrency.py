@@ -21,13 +21,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, holds, limits, offers, refunds
+from ledger import accounts, budgets, holds, limits, offers, payouts, refunds, snapshots
 from ledger.errors import (
     HoldAlreadyResolved,
     InsufficientFunds,
     InvalidAmount,
     LedgerError,
+    NothingOwed,
+    OverBudget,
     ReferenceReused,
+    UnknownPayout,
 )
 from ledger.limits import Limit
 from ledger.money import unit_price
@@ -204,6 +207,17 @@ def test_a_transaction_with_an_old_view_cannot_refund_twice(book: Book) -> None:
     book.prove()
 
 
+REFUSALS = (
+    InsufficientFunds,
+    OverBudget,
+    HoldAlreadyResolved,
+    InvalidAmount,
+    ReferenceReused,
+    NothingOwed,
+    UnknownPayout,
+)
+
+
 class Market:
     """Threads that do anything, to anybody, in any order."""
 
@@ -224,13 +238,14 @@ class Market:
         dice = random.Random(seed)
         done: Counter[str] = Counter()
         actions = [self.hold] * 4 + [self.capture] * 2 + [self.void, self.expire]
-        actions += [self.top_up, self.refund]
+        actions += [self.top_up, self.refund, self.set_budget, self.take_snapshots]
+        actions += [self.pay_out, self.mark_paid, self.reverse]
         for _ in range(25):
             action = dice.choice(actions)
             try:
                 with self.book.sessions.begin() as session:
                     after = action(session, dice)
-            except (InsufficientFunds, HoldAlreadyResolved, InvalidAmount, ReferenceReused) as no:
+            except REFUSALS as no:
                 done[type(no).__name__] += 1
             else:
                 done[action.__name__] += 1
@@ -249,8 +264,33 @@ class Market:
         party = self.party(dice)
         quote = offers.quote(party.offer, dice.randint(1, 10))
         reference = str(dice.getrandbits(64))
-        found = holds.authorize(session, party.gateway_id, reference, quote, ANY_PRICE, LATER)
+        key = dice.choice([None, "ann", "bob"])
+        found = holds.authorize(
+            session, party.gateway_id, reference, quote, ANY_PRICE, LATER, api_key_id=key
+        )
         return lambda: self.held.append(found)
+
+    def set_budget(self, session: Session, dice: random.Random) -> Callable[[], None]:
+        key, period = dice.choice([None, "ann"]), dice.choice(budgets.PERIODS)
+        amount = Decimal(dice.randint(1, 40))
+        budgets.set_budget(session, self.party(dice).gateway_id, period, amount, key)
+        return lambda: None
+
+    def take_snapshots(self, session: Session, dice: random.Random) -> Callable[[], None]:
+        snapshots.take(session, dice.randint(1, 5))
+        return lambda: None
+
+    def pay_out(self, session: Session, dice: random.Random) -> Callable[[], None]:
+        payouts.create(session, f"payout {dice.randint(1, 9)}", "USD")
+        return lambda: None
+
+    def mark_paid(self, session: Session, dice: random.Random) -> Callable[[], None]:
+        payouts.mark_paid(session, f"payout {dice.randint(1, 9)}")
+        return lambda: None
+
+    def reverse(self, session: Session, dice: random.Random) -> Callable[[], None]:
+        payouts.reverse(session, f"payout {dice.randint(1, 9)}")
+        return lambda: None
 
     def capture(self, session: Session, dice: random.Random) -> Callable[[], None]:
         charges = holds.capture(session, dict.fromkeys(self.some(dice), 1))
@@ -277,18 +317,27 @@ class Market:
         return lambda: None
 
 
-def test_sixteen_threads_of_everything(book: Book) -> None:
+def test_thirty_two_threads_of_everything(book: Book) -> None:
     """No deadlock (any database error fails the test), and books that are sound to the last line.
 
     A thread resolves holds of several gateways in one call, in no order: the ledger orders them.
     """
     market = Market(book)
 
-    with ThreadPoolExecutor(16) as pool:
-        done = sum(pool.map(market.work, range(16)), Counter[str]())
+    with ThreadPoolExecutor(32) as pool:
+        done = sum(pool.map(market.work, range(32)), Counter[str]())
 
-    assert done.total() == 16 * 25
-    for action in ("hold", "capture", "void", "expire", "top_up", "refund"):
+    assert done.total() == 32 * 25
+    for action in (
+        "hold",
+        "capture",
+        "void",
+        "expire",
+        "top_up",
+        "refund",
+        "pay_out",
+        "take_snapshots",
+    ):
         assert done[action] > 0, action
     assert done["HoldAlreadyResolved"] > 0
     book.prove()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from functools import reduce
 from uuid import UUID
@@ -27,11 +28,13 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, holds, offers, refunds
+from ledger import accounts, audit, budgets, holds, offers, payouts, rates, refunds, snapshots
 from ledger.errors import (
     HoldAlreadyResolved,
     InsufficientFunds,
     InvalidAmount,
+    NothingOwed,
+    OverBudget,
     ReferenceReused,
 )
 from ledger.money import EXACT
@@ -57,15 +60,18 @@ class Terms:
     pixels: int
     fee: int
     currency: str
+    price_currency: str
+    exchange: int = 1
 
     def cost(self, units: int) -> int:
-        return -(-units * self.price // self.pixels)
+        return -(-units * self.price * self.exchange // self.pixels)
 
 
 TERMS = [
-    Terms(19_073_484_000, 1, 100_000, "USD"),
-    Terms(QUANTA, 3, 333_333, "USD"),
-    Terms(7, 10**18, 1_000_000, "ETH"),
+    Terms(19_073_484_000, 1, 100_000, "USD", "USD"),
+    Terms(QUANTA, 3, 333_333, "USD", "USD"),
+    Terms(7, 10**18, 1_000_000, "ETH", "ETH"),
+    Terms(1_907_348_400, 7, 100_000, "USD", "ETH", 4000),
 ]
 
 
@@ -81,6 +87,13 @@ class ModelHold:
 
 
 @dataclass
+class ModelPayout:
+    who: int
+    amount: int
+    state: str = "created"
+
+
+@dataclass
 class Model:
     available: list[int] = field(default_factory=lambda: [0] * len(TERMS))
     owed: list[int] = field(default_factory=lambda: [0] * len(TERMS))
@@ -88,6 +101,13 @@ class Model:
     earned: dict[str, int] = field(default_factory=lambda: {"USD": 0, "ETH": 0})
     fee_rates: list[int] = field(default_factory=lambda: [terms.fee for terms in TERMS])
     holds: dict[UUID, ModelHold] = field(default_factory=dict)
+    payouts: dict[str, ModelPayout] = field(default_factory=dict)
+    budgets: dict[int, int] = field(default_factory=dict)
+
+    def used(self, who: int) -> int:
+        """What counts towards a budget: open holds, and what was charged."""
+        mine = (hold for hold in self.holds.values() if hold.who == who)
+        return self.held(who) + sum(hold.charged for hold in mine)
 
     def held(self, who: int) -> int:
         return sum(
@@ -117,6 +137,7 @@ class Books(RuleBasedStateMachine):
         self.model = Model()
         self.parties: list[Party] = []
         self.first_entry = 0
+        self.rates: dict[str, rates.Rates] = {}
 
     def pick(self, picks: list[int], *states: str) -> list[UUID]:
         """Choose among the holds in these states."""
@@ -137,9 +158,15 @@ class Books(RuleBasedStateMachine):
                 price=f"{decimal(terms.price):f}",
                 per=terms.pixels,
                 fee_rate=str(Decimal(terms.fee).scaleb(-6)),
+                price_currency=terms.price_currency,
             )
             self.parties.append(party)
         with self.sessions.begin() as session:
+            rates.set_rate(session, "ETH", "USD", 4000, "the test")
+            self.rates = {
+                currency: rates.load(session, currency, timedelta(days=1))
+                for currency in ("USD", "ETH")
+            }
             newest = text("SELECT coalesce(max(id), 0) FROM entries")
             self.first_entry = session.scalars(newest).one()
         for who in range(len(TERMS)):
@@ -172,17 +199,83 @@ class Books(RuleBasedStateMachine):
 
     def _hold(self, who: int, units: int) -> None:
         party, cost = self.parties[who], TERMS[who].cost(units)
-        quote, job = offers.quote(party.offer, units), f"job {next(_numbers)}"
+        quote = offers.quote(party.offer, units, self.rates[TERMS[who].currency])
+        job = f"job {next(_numbers)}"
         assert quote.amount == decimal(cost)
+        missing = cost - self.model.available[who]
+        budget = self.model.budgets.get(who)
+        if missing <= 0 and budget is not None and self.model.used(who) + cost > budget:
+            with pytest.raises(OverBudget) as over, self.sessions.begin() as session:
+                holds.authorize(session, party.gateway_id, job, quote, ANY_PRICE, LATER)
+            assert over.value.used == decimal(self.model.used(who))
+            return
         with self.sessions.begin() as session:
-            if cost > self.model.available[who]:
+            if missing > 0:
                 with pytest.raises(InsufficientFunds) as refused:
                     holds.authorize(session, party.gateway_id, job, quote, ANY_PRICE, LATER)
-                assert refused.value.missing == decimal(cost - self.model.available[who])
+                assert refused.value.missing == decimal(missing)
                 return
             hold_id = holds.authorize(session, party.gateway_id, job, quote, ANY_PRICE, LATER)
         self.model.available[who] -= cost
         self.model.holds[hold_id] = ModelHold(who, units, self.model.fee_rates[who])
+
+    @rule(who=parties, quanta=st.one_of(st.none(), st.integers(0, 6 * QUANTA)))
+    def set_budget(self, who: int, quanta: int | None) -> None:
+        """Set a month's budget, or take it away."""
+        gateway = self.parties[who].gateway_id
+        with self.sessions.begin() as session:
+            if quanta is None:
+                had = budgets.remove_budget(session, gateway, "month")
+                assert had is (who in self.model.budgets)
+                self.model.budgets.pop(who, None)
+                return
+            budgets.set_budget(session, gateway, "month", decimal(quanta))
+            self.model.budgets[who] = quanta
+            [status] = budgets.list_budgets(session, gateway)
+            assert status.used == decimal(self.model.used(who))
+
+    @rule(who=parties)
+    def pay_out(self, who: int) -> None:
+        """Pay a party all that it is owed, twice with one reference: once counts."""
+        reference, payee = f"payout {next(_numbers)}", self.parties[who].orchestrator_id
+        currency, due = TERMS[who].currency, self.model.owed[who]
+        with self.sessions.begin() as session:
+            if due <= 0:
+                with pytest.raises(NothingOwed):
+                    payouts.create(session, reference, currency, [payee])
+                return
+            batch = payouts.create(session, reference, currency, [payee])
+            assert [line.amount for line in batch.lines] == [decimal(due)]
+            assert payouts.create(session, reference, currency, [payee]) == batch
+        self.model.owed[who] = 0
+        self.model.payouts[reference] = ModelPayout(who, due)
+
+    @precondition(lambda self: self.model.payouts)
+    @rule(pick=st.integers(0, 99), pays=st.booleans())
+    def decide_a_payout(self, pick: int, pays: bool) -> None:
+        """Mark a payout paid, or reverse it, twice: once counts, and nothing follows a reversal."""
+        reference = list(self.model.payouts)[pick % len(self.model.payouts)]
+        mine = self.model.payouts[reference]
+        for _ in range(2):
+            with self.sessions.begin() as session:
+                (payouts.mark_paid if pays else payouts.reverse)(session, reference)
+        if pays and mine.state == "created":
+            mine.state = "paid"
+        elif not pays and mine.state != "reversed":
+            mine.state = "reversed"
+            self.model.owed[mine.who] += mine.amount
+
+    @rule(min_tail=st.integers(1, 5))
+    def take_snapshots(self, min_tail: int) -> None:
+        with self.sessions.begin() as session:
+            snapshots.take(session, min_tail)
+            for who, party in enumerate(self.parties):
+                owed = accounts.owed(session, party.orchestrator_id)
+                assert owed == decimal(self.model.owed[who])
+
+    def teardown(self) -> None:
+        with self.sessions.begin() as session:
+            assert audit.check(session) == []
 
     @precondition(lambda self: self.any_hold("open"))
     @rule(picks=picks, quarters=quarters)
@@ -303,7 +396,13 @@ class Books(RuleBasedStateMachine):
             currency = TERMS[who].currency
             if any(hold.fee for hold in mine):
                 expected["revenue", currency] = model.earned[currency]
-            expected["funding", currency] = -model.funded[currency]
+            gone = [one for one in model.payouts.values() if TERMS[one.who].currency == currency]
+            left = sum(one.amount for one in gone if one.state == "paid")
+            expected["funding", currency] = left - model.funded[currency]
+            if gone:
+                expected["payouts", currency] = sum(
+                    one.amount for one in gone if one.state == "created"
+                )
         return {key: decimal(quanta) for key, quanta in expected.items()}
 
 

@@ -5,8 +5,14 @@ The price is 1.9073484e-08 USD per pixel, and the platform keeps 10% of each cha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+
+from ledger.errors import OverPriceLimit
+from ledger.limits import Limit
+from ledger.money import unit_price
 from tests.integration.ledger.helpers import Book
 
 TWO_IMAGES = 2 * 256 * 256  # pixels
@@ -187,6 +193,55 @@ def test_two_currencies_in_one_ledger(book: Book) -> None:
     assert sum(book.trial_balance("USD").values()) == 0
     assert sum(book.trial_balance("ETH").values()) == 0
     book.prove()
+
+
+def test_two_orchestrators_and_a_limit_between_their_prices(book: Book) -> None:
+    """North sells below the gateway's limit and south above it: only north gets the job."""
+    cheap = book.party.offer
+    dear = book.open_party("south", price="3e-08").offer
+    limit = Limit("text-to-image", None, unit_price("2e-08"))
+    assert [limit.allows(offer.price) for offer in (cheap, dear)] == [True, False]
+    book.top_up("10")
+
+    [charge] = book.capture({book.hold(TWO_IMAGES, limit=limit): TWO_IMAGES})
+    assert charge.orchestrator_id == book.party.orchestrator_id
+    with pytest.raises(OverPriceLimit, match=r"0\.00000003 USD per pixel, from north-south"):
+        book.hold(TWO_IMAGES, replace(book.party, offer=dear), limit)
+
+    [row] = book.rows("SELECT * FROM billing_charges")
+    assert (row.limit_price_per_unit, row.limit_currency) == (Decimal("2e-08"), "USD")
+    assert book.balance().available == Decimal("9.997500000305152")
+    book.prove()
+
+
+def test_a_month_in_the_reports(book: Book) -> None:
+    """Two jobs and a refund: the day, the month and each party's share, as finance reads them."""
+    book.top_up("10")
+    first, second = book.hold(TWO_IMAGES), book.hold(TWO_IMAGES)
+    book.capture({first: TWO_IMAGES, second: TWO_IMAGES // 2})
+    book.refund(first, "0.001")
+
+    [day] = book.rows("SELECT * FROM billing_gateway_daily")
+    assert (day.gateway, day.jobs, day.units) == ("north", 2, 196608)
+    assert (day.amount, day.refunded) == (Decimal("0.003749999542272"), Decimal("0.001"))
+    assert day.net == Decimal("0.002749999542272")
+    [earned] = book.rows("SELECT * FROM billing_orchestrator_daily")
+    assert earned.amount == earned.platform_fee + earned.earned
+    assert earned.net == book.owed() == Decimal("0.0024749995880448")
+    [model] = book.rows("SELECT * FROM billing_model_daily")
+    assert (model.model_id, model.jobs, model.net) == ("acme/north", 2, day.net)
+    lines = book.rows("SELECT * FROM billing_invoice_lines ORDER BY kind")
+    assert [(line.kind, line.items, line.amount) for line in lines] == [
+        ("charge", 2, Decimal("0.003749999542272")),
+        ("refund", 1, Decimal("-0.001")),
+    ]
+    assert {line.month for line in lines} == {day.day.replace(day=1)}
+    debits, credits_ = (
+        sum(line for [line] in book.rows(f"SELECT {side} FROM ledger_journal") if line)
+        for side in ("debit", "credit")
+    )
+    assert debits == credits_
+    assert book.rows("SELECT * FROM ledger_open_holds") == []
 
 
 def _state(book: Book) -> list[str]:
