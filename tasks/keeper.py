@@ -40,11 +40,15 @@ class Keeper:
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Say that the worker is gone, and end. The watchdog goes on: this can hang as well."""
+        """Say that the worker is gone, and end."""
         self._stopping.set()
         self._thread.join()
-        with self._run.sessions.begin() as session:
-            workers.leave(session, self._run.worker_id)
+        try:
+            with self._run.sessions.begin() as session:
+                workers.leave(session, self._run.worker_id)
+        finally:
+            # Last, because the above can hang as well.
+            self._watchdog.stop()
 
     def _keep(self) -> None:
         heard_at = float("-inf")

@@ -71,7 +71,10 @@ class Leases:
         with self._lock:
             self._moved_at = time.monotonic()
             for job in claimed:
-                if self._current(job.id, job.attempt) is not None:
+                claim = self._current(job.id, job.attempt)
+                if claim is not None:
+                    if time.monotonic() >= claim.until:
+                        _lose(job.id, claim)
                     del self._claims[job.id]
 
     def note(self, claimed: Iterable[Job], step: int, steps: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 from tasks import telemetry
 
@@ -26,19 +25,25 @@ class Watchdog:
         self._name = name
         self._turn_s = limit_s / _TURNS
         self._silent_turns = 0
+        self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch, until the process ends."""
+        """Begin to watch."""
         threading.Thread(target=self._watch, name=f"watch-{self._name}", daemon=True).start()
 
     def pat(self) -> None:
         """Say that the loop has come round."""
         self._silent_turns = 0
 
+    def stop(self) -> None:
+        """Watch no more: the loop has ended as it should."""
+        self._stopping.set()
+
     def _watch(self) -> None:
         # Turns are counted, not time: a process that was stopped as a whole is not stuck.
         while self._silent_turns < _TURNS:
-            time.sleep(self._turn_s)
+            if self._stopping.wait(self._turn_s):
+                return
             self._silent_turns += 1
         _log.error("loop_stuck", loop=self._name)
         os._exit(STALLED)

@@ -10,27 +10,31 @@ from tasks.watchdog import STALLED
 _LOOP = """
 import time
 from tasks.watchdog import Watchdog
-dog = Watchdog("loop", 0.2)
+dog = Watchdog("loop", 0.5)
 dog.start()
 for _ in range({pats}):
     time.sleep(0.05)
     dog.pat()
-time.sleep({then_s})
+{then}
 """
 
 
-def outcome(pats: int, then_s: float) -> subprocess.CompletedProcess[str]:
-    code = _LOOP.format(pats=pats, then_s=then_s)
+def outcome(pats: int, then: str) -> subprocess.CompletedProcess[str]:
+    code = _LOOP.format(pats=pats, then=then)
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
 
 
 def test_a_stuck_loop_ends_its_process() -> None:
-    ended = outcome(pats=0, then_s=20)
+    ended = outcome(pats=0, then="time.sleep(20)")
     assert ended.returncode == STALLED
     assert "loop_stuck" in ended.stdout + ended.stderr
 
 
 def test_a_loop_that_comes_round_is_left_alone() -> None:
-    assert outcome(pats=20, then_s=0).returncode == 0
+    assert outcome(pats=20, then="").returncode == 0
+
+
+def test_a_loop_that_has_ended_is_not_watched_any_more() -> None:
+    assert outcome(pats=0, then="dog.stop(); time.sleep(1)").returncode == 0
