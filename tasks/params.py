@@ -16,10 +16,6 @@ from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
 MAX_SEED = 2**62
-# Parameters that a layout takes; the others have no meaning for it and are set to a fixed value, so
-# that they split no batch.
-_TAKES_STRENGTH = frozenset({"stable-diffusion", "stable-diffusion-xl"})
-_TAKES_IMAGE_GUIDANCE = frozenset({"instruct-pix2pix"})
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,9 @@ def validate(
     steps = request.num_inference_steps
     steps = spec.default_steps if steps is None else steps
     _between(steps, 1, spec.max_steps, "num_inference_steps", errors)
+    steps = round(_within(steps, spec.run_steps))
     guidance = _float(request.guidance_scale, spec.default_guidance_scale, "guidance_scale", errors)
+    guidance = _within(guidance, spec.run_guidance_scale)
     image_guidance = _image_guidance(spec, request, errors)
     strength = _strength(spec, request, steps, errors)
     if request.seed is not None:
@@ -109,7 +107,9 @@ def validate(
         pipeline=request.pipeline,
         model_id=spec.model_id,
         prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
+        negative_prompt=(
+            request.negative_prompt if "negative_prompt" in spec.takes(request.pipeline) else ""
+        ),
         width=width,
         height=height,
         num_images_per_prompt=request.num_images_per_prompt,
@@ -181,7 +181,7 @@ def _image_guidance(spec: ModelSpec, request: Request, errors: list[FieldError])
         "image_guidance_scale",
         errors,
     )
-    if spec.layout not in _TAKES_IMAGE_GUIDANCE or request.pipeline != "image-to-image":
+    if "image_guidance_scale" not in spec.takes(request.pipeline):
         return spec.default_image_guidance_scale
     return value
 
@@ -191,8 +191,10 @@ def _strength(spec: ModelSpec, request: Request, steps: int, errors: list[FieldE
     if not 0 < value <= 1:
         errors.append(FieldError("strength", "must be above 0 and at most 1"))
         return value
-    if spec.layout not in _TAKES_STRENGTH or request.pipeline != "image-to-image":
+    if "strength" not in spec.takes(request.pipeline):
         return spec.default_strength
+    if spec.raise_strength:
+        return max(1 / max(steps, 1), value)
     if int(steps * value) < 1:
         errors.append(
             FieldError("strength", f"{value} of {steps} steps leaves no step to run; raise either")
@@ -205,6 +207,11 @@ def _float(value: float | None, default: float, field: str, errors: list[FieldEr
     if not math.isfinite(number) or not 0 <= number <= MAX_GUIDANCE:
         errors.append(FieldError(field, f"must be a number from 0 to {MAX_GUIDANCE:g}"))
     return number
+
+
+def _within(value: float, bounds: tuple[float, float] | None) -> float:
+    """Bring a value into what a distilled model can do; a number that is none stays one."""
+    return value if bounds is None else min(max(value, bounds[0]), bounds[1])
 
 
 def _between(value: int, low: int, high: int, field: str, errors: list[FieldError]) -> None:

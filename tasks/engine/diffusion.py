@@ -100,7 +100,7 @@ class DiffusionEngine:
         except Exception as error:  # whatever a pipeline raises, the job learns of it
             with contextlib.suppress(RuntimeError):  # on a device that is beyond help
                 # SDXL's decoder may run in float32, and is cast back at an end that did not come.
-                pipe.vae.to(dtype=pipe.unet.dtype)
+                pipe.vae.to(dtype=loading.denoiser(pipe).dtype)
             if not _is_out_of_memory(error):
                 raise InferenceError(loading.brief(error)) from error
         # Not in the handler: there, the traceback still holds the tensors that are to be freed.
@@ -120,7 +120,7 @@ class DiffusionEngine:
         return kept.pipelines[name]
 
     def _load(self, model: ModelSpec) -> _Loaded:
-        pipelines = loading.read(model, self._sources.locate(model), self._device)
+        pipelines = loading.read(model, self._sources, self._device)
         first = next(iter(pipelines.values()))
         size_bytes = loading.size_bytes(first)
         if self._models.make_room(size_bytes):
@@ -151,11 +151,9 @@ def _default_budget_bytes(device: torch.device) -> int:
 
 def _arguments(batch: Batch) -> dict[str, Any]:
     """Return a pipeline's arguments: lists of what differs between pictures, and the rest."""
+    model, taken = batch.model, batch.model.takes(batch.pipeline)
     arguments: dict[str, Any] = {
         "prompt": [task.prompt for task in batch.tasks],
-        # Always strings, never None: a pipeline treats None differently, and then for the batch as
-        # a whole.
-        "negative_prompt": [task.negative_prompt for task in batch.tasks],
         # One generator each, on the CPU: a picture then depends neither on its neighbours nor on
         # the device's noise.
         "generator": [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks],
@@ -163,19 +161,33 @@ def _arguments(batch: Batch) -> dict[str, Any]:
         "guidance_scale": batch.guidance_scale,
         "output_type": "pt",
     }
-    if batch.pipeline == loading.TEXT_TO_IMAGE:
-        return arguments | {"width": batch.width, "height": batch.height}
-    arguments["image"] = [task.image for task in batch.tasks]
-    if batch.model.layout == loading.PIX2PIX:
-        return arguments | {"image_guidance_scale": batch.image_guidance_scale}
-    return arguments | {"strength": _usable_strength(batch.strength, batch.num_inference_steps)}
+    optional: dict[str, Any] = {
+        # Always strings, never None: a pipeline treats None differently, and then for the batch as
+        # a whole.
+        "negative_prompt": [task.negative_prompt for task in batch.tasks],
+        "image_guidance_scale": batch.image_guidance_scale,
+        "strength": _usable_strength(batch),
+    }
+    arguments |= {name: value for name, value in optional.items() if name in taken}
+    if batch.pipeline == loading.IMAGE_TO_IMAGE:
+        arguments["image"] = [task.image for task in batch.tasks]
+    if batch.pipeline == loading.TEXT_TO_IMAGE or model.layout in loading.SIZED_BY_ARGUMENT:
+        arguments |= {"width": batch.width, "height": batch.height}
+    if model.max_sequence_tokens is not None and model.layout in loading.WITH_LONG_PROMPTS:
+        arguments["max_sequence_length"] = model.max_sequence_tokens
+    return arguments
 
 
-def _usable_strength(strength: float, steps: int) -> float:
-    """Raise a strength that rounds down to no step at all, on which pipelines fail."""
-    if int(steps * strength) >= 1:
-        return strength
-    return min(1.0, 1.5 / steps)
+def _usable_strength(batch: Batch) -> float:
+    """Return the strength with which a pipeline does `strength` of the steps, rounded down.
+
+    But not less than one, on which pipelines fail. Those that count from the other end round up:
+    four steps at 0.8 would be four, from noise alone, and the input picture ignored.
+    """
+    steps = batch.num_inference_steps
+    done = max(1, int(steps * batch.strength))
+    rounds_up = batch.model.layout in loading.ROUNDS_STRENGTH_UP
+    return min(1.0, (done - 0.5 if rounds_up else done + 0.5) / steps)
 
 
 def _reporter(

@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from tasks.catalog import ModelSpec
+from huggingface_hub import hf_hub_download
+
+from tasks.catalog import ModelSpec, Part, is_commit
 from tasks.errors import ModelLoadError
 
 Download: TypeAlias = Callable[[str, Path, Callable[[str], bool]], tuple[str, ...]]
 """Copy the wanted files below a URL into a folder, and return the names of all files there."""
 
+_Wanted: TypeAlias = Callable[[str], bool]
+
 _PICKLED = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _NEEDED = frozenset({".json", ".model", ".safetensors", ".txt"})
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # The engine leaves these components out, so their weights are nobody's business.
 _UNUSED_FOLDERS = frozenset({"safety_checker", "feature_extractor"})
 
@@ -40,40 +43,68 @@ class Sources:
             ModelLoadError: There is nothing there, only pickled weights, or no pinned revision.
             StorageError: The object store could not be read.
         """
-        if model.source.startswith("s3://"):
-            return str(self._from_store(model))
-        folder = Path(model.source)
-        if folder.is_dir():
-            refuse_pickled(model, _names(folder))
-            return str(folder)
-        if folder.is_absolute() or model.source.startswith(".") or model.source.count("/") != 1:
-            raise ModelLoadError(f"{model.model_id}: there is no folder {model.source}.")
-        if _COMMIT.fullmatch(model.revision or "") is None:
-            raise ModelLoadError(
-                f"{model.model_id}: a hub model needs the commit it is pinned to as `revision`, "
-                "so that the same request always runs the same weights."
-            )
-        return model.source
+        found = self._locate(
+            Part(model.source, model.revision),
+            _wanted,
+            lambda names: refuse_pickled(model.source, names),
+        )
+        return str(found)
 
-    def _from_store(self, model: ModelSpec) -> Path:
-        """Return the folder of an `s3://` model.
+    def locate_part(self, part: Part) -> str:
+        """Return the folder of a component, its hub id, or the path of its one file.
+
+        Raises:
+            ModelLoadError: There is nothing there, or no pinned revision.
+            StorageError: The object store could not be read.
+        """
+        name = part.file
+        if name is None:
+            return self._locate(part, _is_read, lambda _names: None)
+        where = self._locate(part, lambda found: found == name, lambda _names: None)
+        if where == part.source and not Path(where).is_dir():
+            return str(hf_hub_download(where, name, revision=part.revision))
+        path = Path(where) / name
+        if not path.is_file():
+            raise ModelLoadError(f"{part.source} has no file {name}.")
+        return str(path)
+
+    def _locate(self, part: Part, wanted: _Wanted, check: Callable[[Iterable[str]], None]) -> str:
+        if part.source.startswith("s3://"):
+            return str(self._from_store(part, wanted, check))
+        folder = Path(part.source)
+        if folder.is_dir():
+            check(_names(folder))
+            return str(folder)
+        if folder.is_absolute() or part.source.startswith(".") or part.source.count("/") != 1:
+            raise ModelLoadError(f"there is no folder {part.source}.")
+        if not is_commit(part.revision):
+            raise ModelLoadError(
+                f"{part.source} has no pinned revision: a hub model needs the commit as `revision` "
+                "in your catalog file, so that the same request always runs the same weights."
+            )
+        return part.source
+
+    def _from_store(
+        self, part: Part, wanted: _Wanted, check: Callable[[Iterable[str]], None]
+    ) -> Path:
+        """Return the folder of what is below an `s3://` prefix.
 
         It is downloaded once: a prefix is taken to be as immutable as a commit. Publish other
         weights under another prefix, or give the catalog entry another `revision`.
         """
-        digest = hashlib.sha256(f"{model.source}@{model.revision}".encode()).hexdigest()[:16]
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", model.source.rstrip("/").rsplit("/", 1)[-1])
+        key = f"{part.source}@{part.revision}" + (f"#{part.file}" if part.file else "")
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", part.source.rstrip("/").rsplit("/", 1)[-1])
         target = self._cache_dir / f"{slug}-{digest}"
         if target.is_dir():
             return target
         if self._download is None:
-            raise ModelLoadError(f"{model.model_id}: no object store is configured for its source.")
+            raise ModelLoadError(f"no object store is configured for {part.source}.")
         self._cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="download-", dir=self._cache_dir) as scratch:
             folder = Path(scratch) / "model"
             folder.mkdir()
-            names = self._download(model.source, folder, _wanted)
-            refuse_pickled(model, names)
+            check(self._download(part.source, folder, wanted))
             self._publish(folder, target)
         return target
 
@@ -88,7 +119,7 @@ class Sources:
                 raise
 
 
-def refuse_pickled(model: ModelSpec, names: Iterable[str]) -> None:
+def refuse_pickled(source: str, names: Iterable[str]) -> None:
     """Check, by the names of its files, that a model can be loaded from safetensors alone.
 
     A pickle runs code when it is read, so none is ever opened. One lying beside safetensors does no
@@ -110,11 +141,11 @@ def refuse_pickled(model: ModelSpec, names: Iterable[str]) -> None:
     )
     if pickled:
         raise ModelLoadError(
-            f"{model.model_id}: {pickled[0]} is pickled, which can run code when it is loaded, and "
+            f"{pickled[0]} is pickled, which can run code when it is loaded, and "
             "has no safetensors beside it. Convert the weights to safetensors."
         )
     if PurePosixPath("model_index.json") not in paths:
-        raise ModelLoadError(f"{model.model_id}: {model.source} has no model_index.json.")
+        raise ModelLoadError(f"{source} has no model_index.json.")
 
 
 def _names(folder: Path) -> list[str]:
@@ -126,4 +157,8 @@ def _wanted(name: str) -> bool:
     path = PurePosixPath(name)
     if len(path.parts) == 1:
         return name == "model_index.json"
-    return path.suffix in _NEEDED and path.parts[0] not in _UNUSED_FOLDERS
+    return _is_read(name) and path.parts[0] not in _UNUSED_FOLDERS
+
+
+def _is_read(name: str) -> bool:
+    return PurePosixPath(name).suffix in _NEEDED

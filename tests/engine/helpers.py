@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tasks.catalog import Catalog
+from tasks.catalog import ModelSpec
 from tasks.engine.protocol import Batch, ImageTask
 
 CASES = [
@@ -23,6 +24,12 @@ CASES = [
 TOLERANCE = 2
 
 
+class Models(Protocol):
+    """Models by id: a catalog, or what a test puts in its place."""
+
+    def get(self, model_id: str) -> ModelSpec: ...
+
+
 def sketch(colour: str = "orange", size: tuple[int, int] = (128, 128)) -> Image.Image:
     """An input picture: a disc on a striped ground."""
     picture = Image.new("RGB", size, "navy")
@@ -33,7 +40,7 @@ def sketch(colour: str = "orange", size: tuple[int, int] = (128, 128)) -> Image.
 
 
 def batch(
-    catalog: Catalog,
+    catalog: Models,
     case: tuple[str, str],
     tasks: Sequence[ImageTask],
     *,
