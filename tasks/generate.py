@@ -260,5 +260,6 @@ def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
         guidance_scale=shared.guidance_scale,
         image_guidance_scale=shared.image_guidance_scale,
         strength=shared.strength,
+        loras=shared.loras,
         tasks=tuple(slot.task for slot in chunk),
     )

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tasks import lora
 from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
 MAX_SEED = 2**62
+_EVERY_HUB_ID = ("*/*",)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Request:
     strength: float | None = None
     seed: int | None = None
     loras: str = ""
+    safety_check: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Generation:
     image_guidance_scale: float
     strength: float
     seed: int
+    # Weights by source, in the order of the sources. A mapping, as it comes back from the database.
+    loras: Mapping[str, float] = field(default_factory=dict)
+    safety_check: bool = True
 
     @property
     def units(self) -> int:
@@ -61,8 +68,15 @@ class Generation:
 
     @property
     def batch_key(self) -> str:
-        """What jobs must share to run in one pipeline call: all but prompts, seed and count."""
-        shared = replace(self, prompt="", negative_prompt="", num_images_per_prompt=1, seed=0)
+        """What jobs must share to run in one pipeline call: all that is not each picture's own."""
+        shared = replace(
+            self,
+            prompt="",
+            negative_prompt="",
+            num_images_per_prompt=1,
+            seed=0,
+            safety_check=True,
+        )
         return hashlib.sha256(json.dumps(asdict(shared)).encode()).hexdigest()[:24]
 
     def to_json(self) -> dict[str, Any]:
@@ -71,13 +85,18 @@ class Generation:
 
 
 def validate(
-    spec: ModelSpec, request: Request, seed: int, image_size: tuple[int, int] | None = None
+    spec: ModelSpec,
+    request: Request,
+    seed: int,
+    image_size: tuple[int, int] | None = None,
+    lora_patterns: Sequence[str] = _EVERY_HUB_ID,
 ) -> Generation:
     """Check a request against the model's bounds and fill in its defaults.
 
     `seed` is used when the request has none. `image_size` is the (width, height) of the input
     picture, in pixels, or None without one. A size that the model's multiple does not divide is
-    rounded up; the rounded size is run, priced and reported.
+    rounded up; the rounded size is run, priced and reported. `lora_patterns` are of the adapters
+    that may be used.
 
     Raises:
         InvalidParams: One or more fields are out of bounds; names every one of them.
@@ -99,8 +118,11 @@ def validate(
     strength = _strength(spec, request, steps, errors)
     if request.seed is not None:
         _between(request.seed, 0, MAX_SEED, "seed", errors)
-    if request.loras.strip() not in ("", "{}"):
-        errors.append(FieldError("loras", "LoRA adapters are not supported yet; leave it out"))
+    loras: dict[str, float] = {}
+    try:
+        loras = lora.parse(request.loras, lora_patterns)
+    except InvalidParams as refused:
+        errors.extend(refused.errors)
     if errors:
         raise InvalidParams(errors)
     return Generation(
@@ -118,25 +140,27 @@ def validate(
         image_guidance_scale=image_guidance,
         strength=strength,
         seed=seed if request.seed is None else request.seed,
+        loras=loras,
+        safety_check=request.safety_check,
     )
 
 
 def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) -> None:
     if not request.prompt.strip():
         errors.append(FieldError("prompt", "must not be empty"))
-    for field in ("prompt", "negative_prompt"):
-        text: str = getattr(request, field)
+    for name in ("prompt", "negative_prompt"):
+        text: str = getattr(request, name)
         if len(text) > spec.max_prompt_chars:
             errors.append(
                 FieldError(
-                    field, f"has {len(text)} characters; at most {spec.max_prompt_chars} are taken"
+                    name, f"has {len(text)} characters; at most {spec.max_prompt_chars} are taken"
                 )
             )
         elif "\x00" in text:
-            errors.append(FieldError(field, "must not contain a NUL character"))
+            errors.append(FieldError(name, "must not contain a NUL character"))
         elif any("\ud800" <= letter <= "\udfff" for letter in text):
             # JSON can spell half a character; neither the database nor a tokenizer can hold it.
-            errors.append(FieldError(field, "must be valid Unicode; it has an unpaired surrogate"))
+            errors.append(FieldError(name, "must be valid Unicode; it has an unpaired surrogate"))
 
 
 def _size(

@@ -26,6 +26,11 @@ from tasks.errors import (
     InferenceError,
     Interrupted,
     InvalidImage,
+    LoraError,
+    LoraIncompatible,
+    LoraNotAllowed,
+    LoraNotFound,
+    ModelLoadError,
     ObjectNotFound,
     OutOfMemory,
     StorageError,
@@ -45,6 +50,9 @@ _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 # So many jobs that fail one after the other speak against the worker: a GPU that has faulted once
 # refuses every later call of its process.
 _BROKEN_AFTER = 5
+# But these speak against the job, or against what a catalog names.
+_NOT_OUR_FAULT = (StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadError)
+_FINAL = (ObjectNotFound, InvalidImage, OutOfMemory, LoraNotFound, LoraNotAllowed, LoraIncompatible)
 _MAX_MESSAGE = 500
 
 _Stored: TypeAlias = list[tuple[Job, list[NewOutput]]]
@@ -161,7 +169,7 @@ class Settler:
         code = error.code if isinstance(error, TasksError) else "internal_error"
         message = str(error) if known else "Something unforeseen went wrong while this job ran."
         again = job.attempt < _tries(error, settings.max_attempts)
-        if not isinstance(error, StorageError | OutOfMemory | InvalidImage):
+        if not isinstance(error, _NOT_OUR_FAULT):
             self._failed_since_success.add(job.id)
         _log.warning(
             "job_waits_to_run_again" if again else "job_failed",
@@ -197,7 +205,7 @@ class Settler:
 
 def _tries(error: Exception, max_attempts: int) -> int:
     """Return how many attempts a job gets that ends with this error."""
-    if isinstance(error, ObjectNotFound | InvalidImage | OutOfMemory):
+    if isinstance(error, _FINAL):
         return 1  # It would end so everywhere.
     if isinstance(error, InferenceError):
         return min(2, max_attempts)  # It may have been the device, or the neighbours.

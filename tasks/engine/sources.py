@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from tasks.catalog import ModelSpec, Part, is_commit
-from tasks.errors import ModelLoadError
+from tasks.errors import LoraError, LoraNotFound, ModelLoadError, ObjectNotFound
 
 Download: TypeAlias = Callable[[str, Path, Callable[[str], bool]], tuple[str, ...]]
 """Copy the wanted files below a URL into a folder, and return the names of all files there."""
 
 _Wanted: TypeAlias = Callable[[str], bool]
 
+_SAFE = ".safetensors"
+_LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers' trainers name it
 _PICKLED = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _NEEDED = frozenset({".json", ".model", ".safetensors", ".txt"})
 # The engine leaves these components out, so their weights are nobody's business.
@@ -67,6 +70,39 @@ class Sources:
         if not path.is_file():
             raise ModelLoadError(f"{part.source} has no file {name}.")
         return str(path)
+
+    def locate_lora(self, source: str) -> Path:
+        """Return the file of a LoRA adapter: the one named, or the only one in the place named.
+
+        Raises:
+            LoraNotFound: There is nothing there.
+            LoraError: There is no safetensors file, or more than one; or the hub is away.
+            StorageError: The object store could not be read.
+        """
+        if source.startswith("s3://"):
+            return self._lora_in_store(source)
+        if source.startswith("/"):
+            path = Path(source)
+            if path.is_dir():
+                return path / _lora_file(source, _names(path))
+            return path.parent / _lora_file(source, [path.name] if path.is_file() else [])
+        return _lora_on_hub(source)
+
+    def _lora_in_store(self, source: str) -> Path:
+        folder, _, name = source.rpartition("/")
+        if not name.endswith(_SAFE):
+            folder, name = source, ""
+        if self._download is None:
+            raise LoraError(f"LoRA {source}: no object store is configured.")
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                found = self._download(folder, Path(scratch), lambda _name: False)
+            file = _lora_file(source, [one for one in found if not name or one == name])
+            return (
+                self._from_store(Part(folder, file=file), file.__eq__, lambda _names: None) / file
+            )
+        except ObjectNotFound as error:
+            raise LoraNotFound(f"There is no LoRA {source}.") from error
 
     def _locate(self, part: Part, wanted: _Wanted, check: Callable[[Iterable[str]], None]) -> str:
         if part.source.startswith("s3://"):
@@ -117,6 +153,38 @@ class Sources:
             # Another worker on this machine was faster: its folder holds the same files.
             if not target.is_dir():
                 raise
+
+
+def _lora_on_hub(source: str) -> Path:
+    owner, name, *inside = source.split("/")
+    repository = f"{owner}/{name}"
+    try:
+        if inside:
+            file = _lora_file(source, ["/".join(inside)])
+        else:
+            file = _lora_file(source, HfApi().list_repo_files(repository))
+        return Path(hf_hub_download(repository, file))
+    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
+        raise LoraNotFound(f"There is no LoRA {source} on the hub.") from error
+    except LoraError:
+        raise
+    except Exception as error:  # whatever a client of HTTP raises
+        raise LoraError(f"LoRA {source} cannot be had: {type(error).__name__}.") from error
+
+
+def _lora_file(source: str, names: Iterable[str]) -> str:
+    """Choose the file of an adapter among those that are there."""
+    found = sorted(names)
+    safe = [name for name in found if name.endswith(_SAFE)]
+    if _LORA_FILE in safe:
+        return _LORA_FILE
+    if len(safe) == 1:
+        return safe[0]
+    if safe:
+        raise LoraError(f"LoRA {source} has {len(safe)} files: name one, as {source}/{safe[0]}.")
+    if found:
+        raise LoraError(f"LoRA {source} has no safetensors file, and nothing else is ever read.")
+    raise LoraNotFound(f"There is no LoRA {source}.")
 
 
 def refuse_pickled(source: str, names: Iterable[str]) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tasks.catalog import ModelSpec
+from tasks.engine.diffusion import DiffusionEngine
+from tasks.engine.loading import Pipe
 from tasks.engine.protocol import Batch, ImageTask
 
 CASES = [
@@ -62,6 +64,11 @@ def batch(
         strength=0.8,
         tasks=tuple(tasks),
     )
+
+
+def pipeline_of(engine: DiffusionEngine, model: ModelSpec, name: str) -> Pipe:
+    """The pipeline that an engine runs for a model."""
+    return engine._loaded(model, name).pipelines[name]
 
 
 def task(prompt: str = "a cat", seed: int = 1, negative_prompt: str = "") -> ImageTask:

@@ -13,7 +13,7 @@ from PIL import Image
 from tasks.catalog import Catalog, Part
 from tasks.engine.diffusion import DiffusionEngine
 from tasks.errors import ModelLoadError
-from tests.engine.helpers import TOLERANCE, batch, difference, go_on, sketch, task
+from tests.engine.helpers import TOLERANCE, batch, difference, go_on, pipeline_of, sketch, task
 from tests.engine.models import Zoo, make_zoo
 
 NEW = ("demo-lightning", "demo-stable-diffusion-3", "demo-flux")
@@ -61,7 +61,7 @@ def test_a_low_strength_stays_closer_to_the_input_picture(
     """The decoder's own loss is in both, so what counts is the distance to strength zero."""
     request = batch(zoo, (name, "image-to-image"), [task()], steps=10)
     request = replace(request, guidance_scale=1.0)  # random weights overdo it
-    pipe = diffusion._pipeline(request.model, "image-to-image")
+    pipe = pipeline_of(diffusion, request.model, "image-to-image")
     image = pipe.image_processor.preprocess(request.tasks[0].image)
     latents = pipe.vae.encode(image).latent_dist.mode()
     unchanged = pipe.image_processor.postprocess(pipe.vae.decode(latents).sample.detach())[0]
@@ -98,7 +98,7 @@ def test_a_swapped_unet_makes_other_pictures_with_its_own_steps(
         diffusion.generate(replace(request, model=model), go_on)[0] for model in (base, swapped)
     )
     assert difference(ours, theirs) > 20
-    pipe = diffusion._pipeline(swapped, "image-to-image")
+    pipe = pipeline_of(diffusion, swapped, "image-to-image")
     assert type(pipe).__name__ == "StableDiffusionXLImg2ImgPipeline"
     assert pipe.scheduler.config.timestep_spacing == "trailing"
 

@@ -36,6 +36,7 @@ SPEC = ModelSpec(
 )
 EDITOR = replace(SPEC, layout="instruct-pix2pix", pipelines=("image-to-image",))
 INPUT = (512, 256)
+_LATER = ("loras", "safety_check")  # jobs stored before have none
 
 
 def text_to_image(**asked: Any) -> Generation:
@@ -106,7 +107,7 @@ def test_bounds_are_within(field: str, values: list[Any]) -> None:
         ("image_guidance_scale", [-0.1, 100.1, math.nan, math.inf]),
         ("strength", [0.0, -0.5, 1.01, math.nan, math.inf]),
         ("seed", [-1, MAX_SEED + 1]),
-        ("loras", ['{"acme/style": 1.0}']),
+        ("loras", ["[]", "{", '{"acme/style": 5}', '{"/srv/style": 1}']),
     ],
 )
 def test_what_is_beyond_a_bound_is_named(field: str, values: list[Any]) -> None:
@@ -239,10 +240,26 @@ def test_the_callers_seed_goes_before_ours() -> None:
         ({"height": 392}, False),
         ({"num_inference_steps": 21}, False),
         ({"guidance_scale": 6.5}, False),
+        ({"loras": " {} "}, True),
+        ({"loras": '{"acme/style": 1}'}, False),
+        ({"safety_check": False}, True),
     ],
 )
 def test_what_shares_a_batch(asked: dict[str, Any], *, shares: bool) -> None:
     assert (text_to_image(**asked).batch_key == text_to_image().batch_key) is shares
+
+
+def test_jobs_with_the_same_adapters_share_a_batch() -> None:
+    texts = ('{"a/x": 1, "b/y": 0.5}', '{"b/y": 0.5, "a/x": 1.0}', '{"a/x": 1, "b/y": 0.6}')
+    first, second, other = (text_to_image(loras=text).batch_key for text in texts)
+    assert first == second != other
+
+
+def test_what_was_stored_with_a_job_gives_the_same_generation() -> None:
+    made = text_to_image(loras='{"b/y": 0.5, "a/x": 1}', safety_check=False)
+    assert Generation(**json.loads(json.dumps(made.to_json()))) == made
+    before = {key: made.to_json()[key] for key in made.to_json() if key not in _LATER}
+    assert Generation(**before) == replace(made, loras={}, safety_check=True)
 
 
 def test_pipelines_and_models_do_not_share_a_batch() -> None:
