@@ -44,6 +44,13 @@ class TaskSettings(BaseSettings):
         description="CPU memory for models that had to leave the GPU, from where they come back "
         "faster than from disk; 0 means half of it beside a GPU, and none without one.",
     )
+    safety_checker: str = Field(
+        "",
+        validation_alias="PIXELTOLL_SAFETY_CHECKER",
+        description="Where the diffusers safety checker is: a folder, s3://bucket/prefix, or "
+        "owner/name@commit, such as any Stable Diffusion 1 model that has one. Empty means that "
+        "nobody looks at pictures.",
+    )
     loras: str = Field(
         "*/*",
         validation_alias="PIXELTOLL_LORAS",

@@ -55,6 +55,7 @@ _NOT_OUR_FAULT = (StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadE
 _FINAL = (ObjectNotFound, InvalidImage, OutOfMemory, LoraNotFound, LoraNotAllowed, LoraIncompatible)
 _MAX_MESSAGE = 500
 
+_Verdicts: TypeAlias = dict[UUID, list[bool | None]]
 _Stored: TypeAlias = list[tuple[Job, list[NewOutput]]]
 
 
@@ -79,9 +80,11 @@ class Settler:
     def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> None:
         """Store the pictures of a batch and settle it in one transaction. Raises nothing."""
         try:
-            stored = self._store_all([job for job in claimed if job.id in made], made)
+            wanted = [job for job in claimed if job.id in made]
+            verdicts = self._verdicts(wanted, made)
+            stored = self._store_all([job for job in wanted if job.id in verdicts], made, verdicts)
             settled = self._settle_all(stored)
-            gone = [job.id for job in claimed if job.id in made and job.id not in settled]
+            gone = [job.id for job in wanted if job.id not in settled]
             if gone:
                 self._leave_to_sweep(gone)
         except Exception:  # noqa: BLE001  the leases end, and the jobs run again
@@ -89,12 +92,36 @@ class Settler:
         finally:
             self._run.leases.drop(claimed)
 
-    def _store_all(self, batch: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> _Stored:
+    def _verdicts(self, batch: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> _Verdicts:
+        """Have the pictures looked at; None where nobody was asked to, or there is nobody.
+
+        A job whose pictures should have been looked at, and could not be, is settled here: they do
+        not go out as if nothing were wrong with them.
+        """
+        verdicts: _Verdicts = {}
+        for job in batch:
+            if not job.params.get("safety_check", True):
+                verdicts[job.id] = [None] * len(made[job.id])
+                continue
+            try:
+                verdicts[job.id] = self._run.engine.verdicts(made[job.id])
+            except Exception as error:  # noqa: BLE001  as in _try
+                self.give_up(job, error)
+        return verdicts
+
+    def _store_all(
+        self,
+        batch: Sequence[Job],
+        made: Mapping[UUID, Sequence[Picture]],
+        verdicts: _Verdicts,
+    ) -> _Stored:
         """Store the pictures of jobs whose claims are good; a job that cannot be is settled."""
         storing = {
             job.id: [
-                self._transfers.submit(self._store, job, index, picture)
-                for index, picture in enumerate(made[job.id])
+                self._transfers.submit(self._store, job, index, picture, nsfw)
+                for index, (picture, nsfw) in enumerate(
+                    zip(made[job.id], verdicts[job.id], strict=True)
+                )
             ]
             for job in batch
         }
@@ -110,7 +137,7 @@ class Settler:
                 self.give_up(job, error)
         return stored
 
-    def _store(self, job: Job, index: int, picture: Picture) -> NewOutput:
+    def _store(self, job: Job, index: int, picture: Picture, nsfw: bool | None) -> NewOutput:  # noqa: FBT001  a verdict, not an option
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
@@ -124,7 +151,7 @@ class Settler:
             name=name,
             key=key,
             seed=seed,
-            nsfw=None,
+            nsfw=nsfw,
             width=picture.width,
             height=picture.height,
             content_type="image/png",

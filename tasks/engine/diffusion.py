@@ -20,6 +20,7 @@ from tasks.catalog import ModelSpec
 from tasks.engine import loading
 from tasks.engine.loading import Pipe
 from tasks.engine.protocol import Batch, StepCallback
+from tasks.engine.safety import SafetyChecker
 from tasks.engine.sources import Download, Sources
 from tasks.engine.tiers import Budgets, Loaded, Tiers
 from tasks.errors import (
@@ -45,16 +46,22 @@ class DiffusionEngine:
         memory_bytes: int = 0,
         waiting_bytes: int = 0,
         lora_patterns: Sequence[str] = ("*/*",),
+        safety_checker: str = "",
     ) -> None:
         """Take a folder for what comes from `s3://`, and the function that copies it there.
 
         `device` is one that torch knows, by default CUDA's first or else the CPU. `memory_bytes`
         bounds the models on it, and `waiting_bytes` those that wait in the CPU's memory; 0 is a
         share of what there is. `lora_patterns` are of the adapters that may be used.
+        `safety_checker` says where that is; "" is none.
         """
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        sources = Sources(cache_dir, download)
+        self._checker = (
+            SafetyChecker(safety_checker, sources, self._device) if safety_checker else None
+        )
         self._tiers = Tiers(
-            Sources(cache_dir, download),
+            sources,
             self._device,
             Budgets.on(self._device, memory_bytes, waiting_bytes),
             tuple(lora_patterns),
@@ -69,6 +76,7 @@ class DiffusionEngine:
             memory_bytes=settings.model_memory_bytes,
             waiting_bytes=settings.model_waiting_bytes,
             lora_patterns=lora.patterns(settings.loras),
+            safety_checker=settings.safety_checker,
         )
 
     @property
@@ -116,6 +124,19 @@ class DiffusionEngine:
             f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
             f"the memory of {self._device}."
         )
+
+    def verdicts(self, pictures: Sequence[Image]) -> list[bool | None]:
+        """Tell for each picture whether the safety checker flags it; None: there is no checker.
+
+        May be called from another thread while `generate` runs.
+
+        Raises:
+            ModelLoadError, StorageError: The checker cannot be loaded.
+            InferenceError: It failed.
+        """
+        if self._checker is None:
+            return [None] * len(pictures)
+        return list(self._checker.verdicts(pictures))
 
     def _loaded(self, model: ModelSpec, pipeline: str) -> Loaded:
         if not loading.does(model, pipeline):

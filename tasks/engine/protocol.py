@@ -6,7 +6,7 @@ typed and tested without it; how pictures are made is `diffusion`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,3 +73,14 @@ class Engine(Protocol):
             InferenceError: The pipeline failed, or a picture is not finite.
         """
         ...
+
+    def verdicts(self, pictures: Sequence[Image]) -> list[bool | None]:
+        """Tell for each picture whether the safety checker flags it; None: there is no checker.
+
+        May be called from another thread while `generate` runs.
+
+        Raises:
+            ModelLoadError, StorageError: The checker cannot be loaded.
+            InferenceError: It failed.
+        """
+        return [None] * len(pictures)
