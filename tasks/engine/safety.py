@@ -62,7 +62,9 @@ class SafetyChecker:
                 # It would paint what it flags black: it gets no pictures, only as many blanks.
                 _, flags = checker(pixels, [_UNUSED] * len(pictures))
             except Exception as error:
-                raise InferenceError(f"The safety checker failed: {loading.brief(error)}") from error
+                raise InferenceError(
+                    f"The safety checker failed: {loading.brief(error)}"
+                ) from error
         return [bool(flag) for flag in flags]
 
     def _load(self) -> tuple[StableDiffusionSafetyChecker, CLIPImageProcessorPil]:
