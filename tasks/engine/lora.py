@@ -52,6 +52,8 @@ class Adapters:
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
         # None: unknown, because a change was not finished.
         self._on: Mapping[str, float] | None = {}
+        # The layers that adapters change, until there are others.
+        self._found: list[Any] | None = None
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -81,16 +83,16 @@ class Adapters:
             self._touch(loras)
             return
         self._on = None
-        self._set_enabled(on=False)
-        for source in loras:
-            if source not in self._residents:
-                self._add(source, locate(source), loras, make_room)
-        self._touch(loras)
-        if loras:
-            names = [self._residents[source].name for source in loras]
-            self._set_enabled(on=True)
-            self._pipe.set_adapters(names, list(loras.values()))
-        self._on = dict(loras)
+        try:
+            for source in loras:
+                if source not in self._residents:
+                    self._add(source, locate(source), loras, make_room)
+            self._touch(loras)
+            self._turn_on({self._residents[source].name: loras[source] for source in loras})
+            self._on = dict(loras)
+        finally:
+            if self._on is None:
+                self._turn_on({})
 
     def evict(self, needed: Collection[str]) -> bool:
         """Drop the least recently used adapter that is not needed; False when there is none."""
@@ -99,7 +101,7 @@ class Adapters:
             return False
         if self._on and oldest in self._on:
             self._on = None
-            self._set_enabled(on=False)
+            self._turn_on({})
         self._remove(self._residents.pop(oldest).name)
         return True
 
@@ -138,6 +140,7 @@ class Adapters:
             raise LoraIncompatible(f"LoRA {source} is a DoRA, whose magnitudes would be left out.")
         try:
             wanted = self._count_in_file(weights)
+            self._found = None
             with _unwarned():
                 self._pipe.load_lora_weights(weights, adapter_name=name)
         except (torch.OutOfMemoryError, MemoryError):
@@ -174,13 +177,24 @@ class Adapters:
             for part in self._parts():
                 delete_adapter_layers(part, name)
 
-    def _set_enabled(self, *, on: bool) -> None:
+    def _turn_on(self, weights: Mapping[str, float]) -> None:
+        """Do what a pipeline's `set_adapters` does, without looking for the layers each time."""
         for layer in self._layers():
-            layer.enable_adapters(enabled=on)
+            if weights:
+                layer.set_adapter(list(weights))
+                for name, weight in weights.items():
+                    layer.set_scale(name, weight)
+            layer.enable_adapters(enabled=bool(weights))
 
-    def _layers(self) -> Iterator[Any]:
-        for part in self._parts():
-            yield from (module for module in part.modules() if isinstance(module, BaseTunerLayer))
+    def _layers(self) -> list[Any]:
+        if self._found is None:
+            self._found = [
+                module
+                for part in self._parts()
+                for module in part.modules()
+                if isinstance(module, BaseTunerLayer)
+            ]
+        return self._found
 
     def _parts(self) -> list[torch.nn.Module]:
         names = [*self._pipe._lora_loadable_modules, "text_encoder_3"]  # noqa: SLF001  no other list

@@ -144,7 +144,8 @@ class Tiers:
         while kept.adapters.evict(loras):
             pass
         self._here.resize(kept.model.model_id, kept.size_bytes)
-        self._collect()
+        gc.collect()
+        self._give_back()
 
     def _read(self, model: ModelSpec) -> Loaded:
         pipelines = loading.read(model, self._sources, self._device)
@@ -153,16 +154,22 @@ class Tiers:
 
     def _settle(self, dropped: list[Loaded]) -> None:
         """Let models that left the device wait in the CPU's memory, as far as they fit there."""
-        for kept in dropped:
-            if self._waiting.can_hold(kept.size_bytes):
-                self._waiting.make_room(kept.size_bytes)
-                kept.move(_CPU)
-                self._waiting.put(kept.model.model_id, kept, kept.size_bytes)
-        if dropped:
-            dropped.clear()  # with the last reference, the memory
-            self._collect()
+        gone = 0
+        while dropped:
+            gone += self._wait(dropped.pop(0))
+        if gone:
+            gc.collect()  # pipelines hold themselves in cycles
+        self._give_back()
 
-    def _collect(self) -> None:
-        gc.collect()
+    def _wait(self, kept: Loaded) -> int:
+        """Move one model, and return how many are in no memory any more for it."""
+        if not self._waiting.can_hold(kept.size_bytes):
+            return 1
+        gone = len(self._waiting.make_room(kept.size_bytes))
+        kept.move(_CPU)
+        self._waiting.put(kept.model.model_id, kept, kept.size_bytes)
+        return gone
+
+    def _give_back(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
