@@ -82,7 +82,7 @@ class FakeEngine(Engine):
             raise self.checker_error
         if not self.has_checker:
             return super().verdicts(pictures)
-        return [red > green for red, green, _ in (one.getpixel((0, 0)) for one in pictures)]
+        return [first[0] > first[1] for first in (one.tobytes()[:2] for one in pictures)]
 
 
 class Gate:
