@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0030_job_phase"
-down_revision = "0006_budgets"
+down_revision = "0009_refusals"
 branch_labels = None
 depends_on = None
 
