@@ -61,8 +61,9 @@ class Budgets:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if device.type != "cuda":
             return cls(device_bytes or memory // 2, waiting_bytes)
-        total: int = torch.cuda.get_device_properties(device).total_memory
-        return cls(device_bytes or total * 7 // 10, waiting_bytes or memory // 2)
+        if not device_bytes:
+            device_bytes = torch.cuda.get_device_properties(device).total_memory * 7 // 10
+        return cls(device_bytes, waiting_bytes or memory // 2)
 
 
 class Tiers:
