@@ -164,6 +164,10 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     # so that none can slip through unnamed.
     tasks.EngineError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.ModelLoadError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LoraError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LoraNotFound: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LoraNotAllowed: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LoraIncompatible: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.OutOfMemory: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.InferenceError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Interrupted: Problem(500, "internal_error", "Internal error", _BROKEN),

@@ -22,7 +22,7 @@ from api.schemas import JobFields
 from ledger import accounts
 from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError
 from ledger.money import UnitPrice, unit_price
-from tasks import jobs, params, telemetry
+from tasks import jobs, lora, params, telemetry
 from tasks.errors import (
     FieldError,
     IdempotencyConflict,
@@ -70,6 +70,7 @@ def prepare(runtime: Runtime, asked: JobFields, data: bytes | None) -> Prepared:
         _request(asked),
         seed=secrets.randbelow(_RANDOM_SEEDS),
         image_size=None if picture is None else (picture.width, picture.height),
+        lora_patterns=lora.patterns(bounds.loras),
     )
     return Prepared(generation, picture, _max_price(runtime, asked))
 

@@ -142,7 +142,11 @@ class JobFields(Body):
         description="Chosen at random, and reported, when left out.",
         json_schema_extra=_SEED,
     )
-    loras: str = Field("", description='LoRA adapters; none are supported yet, so "" or "{}".')
+    loras: str = Field(
+        "",
+        description='LoRA adapters, as the text of a JSON object: `{"owner/style": 0.8}`. Up to '
+        "four, with weights from 0 to 4.",
+    )
     safety_check: bool = Field(
         default=True,
         description="Accepted for compatibility. No checker looks at pictures yet, which is why "

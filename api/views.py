@@ -64,6 +64,8 @@ class Parameters(View):
     image_guidance_scale: float
     strength: float
     seed: int
+    loras: dict[str, float] = Field({}, description="Weights by adapter.")
+    safety_check: bool = True
 
 
 class JobView(View):

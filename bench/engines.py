@@ -14,6 +14,7 @@ from PIL import Image
 
 from tasks.catalog import ModelSpec
 from tasks.engine.protocol import Batch, StepCallback
+from tasks.engine.protocol import Engine as EngineProtocol
 from tasks.errors import Interrupted
 from tasks.settings import TaskSettings
 
@@ -59,7 +60,7 @@ def write_catalog(path: Path) -> None:
     path.write_text("".join(_TOML.format(one, SIDE) for one in (SUBMITTED, *SERVED)), "utf-8")
 
 
-class SleepingEngine:
+class SleepingEngine(EngineProtocol):
     """Implements `tasks.engine.protocol.Engine`: sleeps, and returns the same picture each time."""
 
     def __init__(self, settings: TaskSettings) -> None:

@@ -10,8 +10,9 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +21,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tasks import routing
 from tasks.errors import CatalogError, UnknownModel
 
-Layout = Literal["stable-diffusion", "stable-diffusion-xl", "instruct-pix2pix"]
+Layout = Literal[
+    "stable-diffusion", "stable-diffusion-xl", "instruct-pix2pix", "stable-diffusion-3", "flux"
+]
 Pipeline = Literal["text-to-image", "image-to-image"]
 
 MAX_GUIDANCE = 100.0
@@ -28,19 +31,60 @@ MAX_GUIDANCE = 100.0
 _BUILT_IN = Path(__file__).with_name("catalog.toml")
 # Hub ids, which also stand in URLs, queue names and object metadata.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_PIPELINES: dict[Layout, frozenset[Pipeline]] = {
-    "stable-diffusion": frozenset({"text-to-image", "image-to-image"}),
-    "stable-diffusion-xl": frozenset({"text-to-image", "image-to-image"}),
-    "instruct-pix2pix": frozenset({"image-to-image"}),
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_BOTH = frozenset({"negative_prompt", "guidance_scale"})
+# What a layout's pipelines do, and which of the parameters that differ between layouts each takes.
+# The others have no meaning there: they are dropped, and split no batch.
+_TAKES: Mapping[Layout, Mapping[Pipeline, frozenset[str]]] = {
+    "stable-diffusion": {"text-to-image": _BOTH, "image-to-image": _BOTH | {"strength"}},
+    "stable-diffusion-xl": {"text-to-image": _BOTH, "image-to-image": _BOTH | {"strength"}},
+    "instruct-pix2pix": {"image-to-image": _BOTH | {"image_guidance_scale"}},
+    "stable-diffusion-3": {"text-to-image": _BOTH, "image-to-image": _BOTH | {"strength"}},
+    "flux": {
+        "text-to-image": frozenset({"guidance_scale"}),
+        "image-to-image": frozenset({"guidance_scale", "strength"}),
+    },
 }
+# Pixels per step of the denoiser's grid: the decoder's factor of eight, and a transformer's patches
+# of two.
+_UNET_GRAIN = 8
+_SAFE = ".safetensors"
+_GRAIN: Mapping[Layout, int] = {
+    "stable-diffusion": _UNET_GRAIN,
+    "stable-diffusion-xl": _UNET_GRAIN,
+    "instruct-pix2pix": _UNET_GRAIN,
+    "stable-diffusion-3": 2 * _UNET_GRAIN,
+    "flux": 2 * _UNET_GRAIN,
+}
+
+# A misspelt key would leave its default in force without a word, and "true" is no number.
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component that stands in for the model's own: a folder, or one `file` of weights."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    source: str
+    revision: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A neural network and the bounds within which it is run. Sizes are in pixels."""
+    """A neural network and the bounds within which it is run. Sizes are in pixels.
 
-    # A misspelt key would leave its default in force without a word, and "true" is no number.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+    A request beyond a maximum is refused. `run_steps` and `run_guidance_scale` are for distilled
+    models, which make good pictures within these (low, high) only: a request is brought into them,
+    and told so. `raise_strength` brings a strength that would leave no step up to one step.
+    `vram_gib` is an estimate, from the weights, of what one picture of the default size needs.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     model_id: str
     source: str
@@ -50,6 +94,9 @@ class ModelSpec:
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     variant: str | None = None
     scheduler: str | None = None
+    timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
+    unet: Part | None = None
+    vae: Part | None = None
     default_width: int = 512
     default_height: int = 512
     min_size: int = 64
@@ -57,12 +104,46 @@ class ModelSpec:
     size_multiple: int = 8
     default_steps: int = 50
     max_steps: int = 150
+    run_steps: tuple[int, int] | None = None
     default_guidance_scale: float = 7.5
+    run_guidance_scale: tuple[float, float] | None = None
     default_image_guidance_scale: float = 1.5
     default_strength: float = 0.8
+    raise_strength: bool = False
     max_images: int = 16
     max_batch: int = 4
     max_prompt_chars: int = 2000
+    max_sequence_tokens: int | None = None
+    vram_gib: float | None = None
+    license: str = ""
+    gated: bool = False
+    recommended_price_usd: Decimal | None = None
+
+    @property
+    def unavailable(self) -> str | None:
+        """Say why no worker could load the model, as far as this entry tells; None: one may."""
+        for part in (self, self.unet, self.vae):
+            if part is not None and is_hub_id(part.source) and not is_commit(part.revision):
+                return (
+                    f"{self.model_id} has no pinned revision of {part.source}; put its entry, with "
+                    "the commit as `revision`, into your own catalog file (PIXELTOLL_CATALOG)."
+                )
+        return None
+
+    def takes(self, pipeline: str) -> frozenset[str]:
+        """Return which of the parameters that differ between layouts have a meaning."""
+        names: Mapping[Any, frozenset[str]] = _TAKES[self.layout]
+        return names.get(pipeline, frozenset())
+
+
+def is_hub_id(source: str) -> bool:
+    """Tell whether a source is `owner/name` on the hub, and no folder that is there."""
+    return _HUB_ID.fullmatch(source) is not None and not Path(source).is_dir()
+
+
+def is_commit(revision: str | None) -> bool:
+    """Tell whether a revision is a commit, which never changes, and no branch or tag."""
+    return _COMMIT.fullmatch(revision or "") is not None
 
 
 class Catalog:
@@ -155,22 +236,32 @@ def _faults(model: ModelSpec) -> Iterator[str]:
         yield "model_id must be a hub id, such as owner/name"
     if not model.source:
         yield "source must not be empty"
-    impossible = set(model.pipelines) - _PIPELINES[model.layout]
-    if not model.pipelines or impossible:
-        yield f"pipelines must be some of {', '.join(sorted(_PIPELINES[model.layout]))}"
+    possible = _TAKES[model.layout].keys()
+    if not model.pipelines or set(model.pipelines) - possible:
+        yield f"pipelines must be some of {', '.join(sorted(possible))}"
     yield from _size_faults(model)
+    yield from _part_faults(model)
     for field in ("max_steps", "max_images", "max_batch", "max_prompt_chars"):
         if getattr(model, field) < 1:
             yield f"{field} must be at least 1"
-    if not 1 <= model.default_steps <= model.max_steps:
-        yield "default_steps must be from 1 to max_steps"
+    yield from _run_faults(model)
+
+
+def _run_faults(model: ModelSpec) -> Iterator[str]:
+    low, high = model.run_steps or (1, model.max_steps)
+    if not 1 <= low <= high <= model.max_steps:
+        yield "run_steps must be two numbers in order, from 1 to max_steps"
+    elif not low <= model.default_steps <= high:
+        named = "1 to max_steps" if model.run_steps is None else f"{low} to {high}, as run_steps"
+        yield f"default_steps must be from {named}"
     for field in ("default_guidance_scale", "default_image_guidance_scale"):
         if not 0 <= getattr(model, field) <= MAX_GUIDANCE:
             yield f"{field} must be from 0 to {MAX_GUIDANCE:g}"
-    if (
-        not 0 < model.default_strength <= 1
-        or math.floor(model.default_strength * max(model.default_steps, 1)) < 1
-    ):
+    least, most = model.run_guidance_scale or (0.0, MAX_GUIDANCE)
+    if not 0 <= least <= most <= MAX_GUIDANCE or not least <= model.default_guidance_scale <= most:
+        yield "run_guidance_scale must be two numbers in order, about default_guidance_scale"
+    leaves_none = math.floor(model.default_strength * max(model.default_steps, 1)) < 1
+    if not 0 < model.default_strength <= 1 or (leaves_none and not model.raise_strength):
         yield "default_strength must be above 0, at most 1, and leave a step of default_steps"
 
 
@@ -178,6 +269,8 @@ def _size_faults(model: ModelSpec) -> Iterator[str]:
     if model.size_multiple < 1:
         yield "size_multiple must be at least 1"
         return
+    if model.size_multiple % _GRAIN[model.layout]:
+        yield f"size_multiple must be a multiple of {_GRAIN[model.layout]} for {model.layout}"
     if not 1 <= model.min_size <= model.max_size:
         yield "min_size must be from 1 to max_size"
     # Sizes are rounded up to the multiple, and must not leave the bounds by it.
@@ -189,8 +282,26 @@ def _size_faults(model: ModelSpec) -> Iterator[str]:
             yield f"{field} must be a multiple of size_multiple from min_size to max_size"
 
 
+def _part_faults(model: ModelSpec) -> Iterator[str]:
+    if model.unet is not None and (
+        _GRAIN[model.layout] != _UNET_GRAIN or not (model.unet.file or "").endswith(_SAFE)
+    ):
+        yield f"unet must name a {_SAFE} file, and is for layouts that have a UNet"
+    if model.vae is not None and model.vae.file is not None:
+        yield "vae must be a folder, without a file"
+
+
 def _anchored(model: ModelSpec, folder: Path) -> ModelSpec:
-    """Turn a source that names a folder beside the file into an absolute path."""
-    if "://" in model.source or not (folder / model.source).is_dir():
-        return model
-    return replace(model, source=str((folder / model.source).resolve()))
+    """Turn sources that name a folder beside the file into absolute paths."""
+
+    def path(source: str) -> str:
+        if "://" in source or not (folder / source).is_dir():
+            return source
+        return str((folder / source).resolve())
+
+    return replace(
+        model,
+        source=path(model.source),
+        unet=model.unet and replace(model.unet, source=path(model.unet.source)),
+        vae=model.vae and replace(model.vae, source=path(model.vae.source)),
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import func, insert, select, text, tuple_, update
@@ -18,6 +19,8 @@ from sqlalchemy.orm import Session
 from ledger import holds
 from tasks import jobs
 from tasks.tables import Job, Output
+
+Phase = Literal["loading", "drawing"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,12 @@ class NewOutput:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a claimed job is: which attempt, and step of steps."""
+    """How far a claimed job is: which attempt, step of steps, and what it is at."""
 
     attempt: int
     step: int
     steps: int
+    phase: Phase | None = None
 
 
 # A job that ran before runs alone: whatever became of that attempt, a job that kills its worker
@@ -67,7 +71,7 @@ WITH head AS (
       FROM fitting WINDOW by_rank AS (ORDER BY priority DESC, id)
 )
 UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = :worker_id,
-                started_at = now(), step = 0, steps = 0,
+                started_at = now(), step = 0, steps = 0, phase = NULL,
                 lease_expires_at = now() + make_interval(secs => :lease_s)
   FROM counted
  WHERE jobs.id = counted.id AND (counted.images <= :max_images OR counted.rank = 1)
@@ -95,15 +99,18 @@ def claim(
 _RENEW = text("""
 WITH mine AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:step AS int[]),
-                         CAST(:steps AS int[])) AS mine (id, attempt, step, steps)
+                         CAST(:steps AS int[]), CAST(:phases AS varchar[]))
+           AS mine (id, attempt, step, steps, phase)
 ), changed AS (
-    SELECT jobs.id, mine.step, mine.steps
+    SELECT jobs.id, mine.step, mine.steps, mine.phase
       FROM mine JOIN jobs ON jobs.id = mine.id AND jobs.attempt = mine.attempt
      WHERE jobs.state = 'running'
-       AND (:extend OR jobs.step <> mine.step OR jobs.steps <> mine.steps)
+       AND (:extend OR jobs.step <> mine.step OR jobs.steps <> mine.steps
+            OR jobs.phase IS DISTINCT FROM mine.phase)
      ORDER BY jobs.id FOR NO KEY UPDATE OF jobs
 ), written AS (
-    UPDATE jobs SET step = changed.step, steps = changed.steps, lease_expires_at =
+    UPDATE jobs SET step = changed.step, steps = changed.steps, phase = changed.phase,
+           lease_expires_at =
            CASE WHEN :extend THEN now() + make_interval(secs => :lease_s) ELSE lease_expires_at END
       FROM changed WHERE jobs.id = changed.id
 )
@@ -126,6 +133,7 @@ def renew(
             "attempts": [one.attempt for one in running.values()],
             "step": [one.step for one in running.values()],
             "steps": [one.steps for one in running.values()],
+            "phases": [one.phase for one in running.values()],
             "lease_s": lease_s,
             "extend": extend,
         },

@@ -13,6 +13,10 @@
     |   `-- ObjectNotFound
     `-- EngineError             inference did not deliver
         |-- ModelLoadError
+        |-- LoraError
+        |   |-- LoraNotFound
+        |   |-- LoraNotAllowed
+        |   `-- LoraIncompatible
         |-- OutOfMemory
         |-- InferenceError
         `-- Interrupted
@@ -150,6 +154,30 @@ class ModelLoadError(EngineError):
     """Raised when a model cannot be loaded: missing, pickled weights, or a broken layout."""
 
     code = "model_load_failed"
+
+
+class LoraError(EngineError):
+    """Raised when a LoRA adapter cannot be had or read: pickled, broken, or a hub that is away."""
+
+    code = "lora_load_failed"
+
+
+class LoraNotFound(LoraError):
+    """Raised when there is nothing where a LoRA adapter should be."""
+
+    code = "lora_not_found"
+
+
+class LoraNotAllowed(LoraError):
+    """Raised when this orchestrator does not run a LoRA adapter."""
+
+    code = "lora_not_allowed"
+
+
+class LoraIncompatible(LoraError):
+    """Raised when a LoRA adapter changes layers that the base model does not have."""
+
+    code = "lora_incompatible"
 
 
 class OutOfMemory(EngineError):

@@ -184,6 +184,8 @@ class Runner:
     def _load(self, spec: ModelSpec, batch: Sequence[Job]) -> None:
         engine = self._run.engine
         is_switch = spec.model_id not in engine.loaded
+        if is_switch:
+            self._run.leases.note(batch, 0, 0, "loading")
         engine.load(spec, batch[0].pipeline)
         if is_switch:
             self._switched_at = time.monotonic()
@@ -200,7 +202,7 @@ class Runner:
         """
 
         def on_step(step: int, steps: int) -> bool:
-            self._run.leases.note(batch, done * steps + len(chunk) * step, total * steps)
+            self._run.leases.note(batch, done * steps + len(chunk) * step, total * steps, "drawing")
             return not all(self._is_lost(slot.job) for slot in chunk)
 
         pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
@@ -260,5 +262,6 @@ def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
         guidance_scale=shared.guidance_scale,
         image_guidance_scale=shared.image_guidance_scale,
         strength=shared.strength,
+        loras=shared.loras,
         tasks=tuple(slot.task for slot in chunk),
     )

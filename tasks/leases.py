@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from tasks import claims, telemetry
+from tasks.claims import Phase
 from tasks.tables import Job
 
 _log = telemetry.get_logger()
@@ -33,6 +34,7 @@ class _Claim:
     until: float
     step: int = 0
     steps: int = 0
+    phase: Phase | None = None
     lost: bool = False
 
 
@@ -77,14 +79,16 @@ class Leases:
                         _lose(job.id, claim)
                     del self._claims[job.id]
 
-    def note(self, claimed: Iterable[Job], step: int, steps: int) -> None:
+    def note(
+        self, claimed: Iterable[Job], step: int, steps: int, phase: Phase | None = None
+    ) -> None:
         """Remember how far these jobs are; the next tick tells the database."""
         with self._lock:
             self._moved_at = time.monotonic()
             for job in claimed:
                 claim = self._current(job.id, job.attempt)
                 if claim is not None:
-                    claim.step, claim.steps = step, steps
+                    claim.step, claim.steps, claim.phase = step, steps, phase
 
     def is_lost(self, job: Job) -> bool:
         """Tell whether a claim is gone, so that its work would be for nothing."""
@@ -104,7 +108,7 @@ class Leases:
                 if claim.until <= asked_at:
                     _lose(job_id, claim)
             running = {
-                job_id: claims.Progress(claim.attempt, claim.step, claim.steps)
+                job_id: claims.Progress(claim.attempt, claim.step, claim.steps, claim.phase)
                 for job_id, claim in self._claims.items()
                 if not claim.lost
             }

@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tasks import lora
 from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
 MAX_SEED = 2**62
-# Parameters that a layout takes; the others have no meaning for it and are set to a fixed value, so
-# that they split no batch.
-_TAKES_STRENGTH = frozenset({"stable-diffusion", "stable-diffusion-xl"})
-_TAKES_IMAGE_GUIDANCE = frozenset({"instruct-pix2pix"})
+_EVERY_HUB_ID = ("*/*",)
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Request:
     strength: float | None = None
     seed: int | None = None
     loras: str = ""
+    safety_check: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class Generation:
     image_guidance_scale: float
     strength: float
     seed: int
+    # Weights by source, in the order of the sources. A mapping, as it comes back from the database.
+    loras: Mapping[str, float] = field(default_factory=dict)
+    safety_check: bool = True
 
     @property
     def units(self) -> int:
@@ -65,8 +68,15 @@ class Generation:
 
     @property
     def batch_key(self) -> str:
-        """What jobs must share to run in one pipeline call: all but prompts, seed and count."""
-        shared = replace(self, prompt="", negative_prompt="", num_images_per_prompt=1, seed=0)
+        """What jobs must share to run in one pipeline call: all that is not each picture's own."""
+        shared = replace(
+            self,
+            prompt="",
+            negative_prompt="",
+            num_images_per_prompt=1,
+            seed=0,
+            safety_check=True,
+        )
         return hashlib.sha256(json.dumps(asdict(shared)).encode()).hexdigest()[:24]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,13 +85,18 @@ class Generation:
 
 
 def validate(
-    spec: ModelSpec, request: Request, seed: int, image_size: tuple[int, int] | None = None
+    spec: ModelSpec,
+    request: Request,
+    seed: int,
+    image_size: tuple[int, int] | None = None,
+    lora_patterns: Sequence[str] = _EVERY_HUB_ID,
 ) -> Generation:
     """Check a request against the model's bounds and fill in its defaults.
 
     `seed` is used when the request has none. `image_size` is the (width, height) of the input
     picture, in pixels, or None without one. A size that the model's multiple does not divide is
-    rounded up; the rounded size is run, priced and reported.
+    rounded up; the rounded size is run, priced and reported. `lora_patterns` are of the adapters
+    that may be used.
 
     Raises:
         InvalidParams: One or more fields are out of bounds; names every one of them.
@@ -96,20 +111,27 @@ def validate(
     steps = request.num_inference_steps
     steps = spec.default_steps if steps is None else steps
     _between(steps, 1, spec.max_steps, "num_inference_steps", errors)
+    steps = round(_within(steps, spec.run_steps))
     guidance = _float(request.guidance_scale, spec.default_guidance_scale, "guidance_scale", errors)
+    guidance = _within(guidance, spec.run_guidance_scale)
     image_guidance = _image_guidance(spec, request, errors)
     strength = _strength(spec, request, steps, errors)
     if request.seed is not None:
         _between(request.seed, 0, MAX_SEED, "seed", errors)
-    if request.loras.strip() not in ("", "{}"):
-        errors.append(FieldError("loras", "LoRA adapters are not supported yet; leave it out"))
+    loras: dict[str, float] = {}
+    try:
+        loras = lora.parse(request.loras, lora_patterns)
+    except InvalidParams as refused:
+        errors.extend(refused.errors)
     if errors:
         raise InvalidParams(errors)
     return Generation(
         pipeline=request.pipeline,
         model_id=spec.model_id,
         prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
+        negative_prompt=(
+            request.negative_prompt if "negative_prompt" in spec.takes(request.pipeline) else ""
+        ),
         width=width,
         height=height,
         num_images_per_prompt=request.num_images_per_prompt,
@@ -118,25 +140,27 @@ def validate(
         image_guidance_scale=image_guidance,
         strength=strength,
         seed=seed if request.seed is None else request.seed,
+        loras=loras,
+        safety_check=request.safety_check,
     )
 
 
 def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) -> None:
     if not request.prompt.strip():
         errors.append(FieldError("prompt", "must not be empty"))
-    for field in ("prompt", "negative_prompt"):
-        text: str = getattr(request, field)
+    for name in ("prompt", "negative_prompt"):
+        text: str = getattr(request, name)
         if len(text) > spec.max_prompt_chars:
             errors.append(
                 FieldError(
-                    field, f"has {len(text)} characters; at most {spec.max_prompt_chars} are taken"
+                    name, f"has {len(text)} characters; at most {spec.max_prompt_chars} are taken"
                 )
             )
         elif "\x00" in text:
-            errors.append(FieldError(field, "must not contain a NUL character"))
+            errors.append(FieldError(name, "must not contain a NUL character"))
         elif any("\ud800" <= letter <= "\udfff" for letter in text):
             # JSON can spell half a character; neither the database nor a tokenizer can hold it.
-            errors.append(FieldError(field, "must be valid Unicode; it has an unpaired surrogate"))
+            errors.append(FieldError(name, "must be valid Unicode; it has an unpaired surrogate"))
 
 
 def _size(
@@ -181,7 +205,7 @@ def _image_guidance(spec: ModelSpec, request: Request, errors: list[FieldError])
         "image_guidance_scale",
         errors,
     )
-    if spec.layout not in _TAKES_IMAGE_GUIDANCE or request.pipeline != "image-to-image":
+    if "image_guidance_scale" not in spec.takes(request.pipeline):
         return spec.default_image_guidance_scale
     return value
 
@@ -191,8 +215,10 @@ def _strength(spec: ModelSpec, request: Request, steps: int, errors: list[FieldE
     if not 0 < value <= 1:
         errors.append(FieldError("strength", "must be above 0 and at most 1"))
         return value
-    if spec.layout not in _TAKES_STRENGTH or request.pipeline != "image-to-image":
+    if "strength" not in spec.takes(request.pipeline):
         return spec.default_strength
+    if spec.raise_strength:
+        return max(1 / max(steps, 1), value)
     if int(steps * value) < 1:
         errors.append(
             FieldError("strength", f"{value} of {steps} steps leaves no step to run; raise either")
@@ -205,6 +231,11 @@ def _float(value: float | None, default: float, field: str, errors: list[FieldEr
     if not math.isfinite(number) or not 0 <= number <= MAX_GUIDANCE:
         errors.append(FieldError(field, f"must be a number from 0 to {MAX_GUIDANCE:g}"))
     return number
+
+
+def _within(value: float, bounds: tuple[float, float] | None) -> float:
+    """Bring a value into what a distilled model can do; a number that is none stays one."""
+    return value if bounds is None else min(max(value, bounds[0]), bounds[1])
 
 
 def _between(value: int, low: int, high: int, field: str, errors: list[FieldError]) -> None:

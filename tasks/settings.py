@@ -37,6 +37,27 @@ class TaskSettings(BaseSettings):
         description="Memory for loaded models; 0 means a share of what the device has.",
     )
 
+    model_waiting_bytes: int = Field(
+        0,
+        ge=0,
+        validation_alias="PIXELTOLL_MODEL_WAITING_BYTES",
+        description="CPU memory for models that had to leave the GPU, from where they come back "
+        "faster than from disk; 0 means half of it beside a GPU, and none without one.",
+    )
+    safety_checker: str = Field(
+        "",
+        validation_alias="PIXELTOLL_SAFETY_CHECKER",
+        description="Where the diffusers safety checker is: a folder, s3://bucket/prefix, or "
+        "owner/name@commit, such as any Stable Diffusion 1 model that has one. Empty means that "
+        "nobody looks at pictures.",
+    )
+    loras: str = Field(
+        "*/*",
+        validation_alias="PIXELTOLL_LORAS",
+        description="LoRA adapters that jobs may use, as patterns that commas divide: of hub ids, "
+        "of s3:// objects, and of absolute paths on the worker. Empty means none.",
+    )
+
     lease_s: float = Field(
         30.0,
         gt=0,

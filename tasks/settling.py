@@ -26,6 +26,11 @@ from tasks.errors import (
     InferenceError,
     Interrupted,
     InvalidImage,
+    LoraError,
+    LoraIncompatible,
+    LoraNotAllowed,
+    LoraNotFound,
+    ModelLoadError,
     ObjectNotFound,
     OutOfMemory,
     StorageError,
@@ -45,8 +50,12 @@ _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 # So many jobs that fail one after the other speak against the worker: a GPU that has faulted once
 # refuses every later call of its process.
 _BROKEN_AFTER = 5
+# But these speak against the job, or against what a catalog names.
+_NOT_OUR_FAULT = (StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadError)
+_FINAL = (ObjectNotFound, InvalidImage, OutOfMemory, LoraNotFound, LoraNotAllowed, LoraIncompatible)
 _MAX_MESSAGE = 500
 
+_Verdicts: TypeAlias = dict[UUID, list[bool | None]]
 _Stored: TypeAlias = list[tuple[Job, list[NewOutput]]]
 
 
@@ -71,9 +80,11 @@ class Settler:
     def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> None:
         """Store the pictures of a batch and settle it in one transaction. Raises nothing."""
         try:
-            stored = self._store_all([job for job in claimed if job.id in made], made)
+            wanted = [job for job in claimed if job.id in made]
+            verdicts = self._verdicts(wanted, made)
+            stored = self._store_all([job for job in wanted if job.id in verdicts], made, verdicts)
             settled = self._settle_all(stored)
-            gone = [job.id for job in claimed if job.id in made and job.id not in settled]
+            gone = [job.id for job in wanted if job.id not in settled]
             if gone:
                 self._leave_to_sweep(gone)
         except Exception:  # noqa: BLE001  the leases end, and the jobs run again
@@ -81,12 +92,36 @@ class Settler:
         finally:
             self._run.leases.drop(claimed)
 
-    def _store_all(self, batch: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> _Stored:
+    def _verdicts(self, batch: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> _Verdicts:
+        """Have the pictures looked at; None where nobody was asked to, or there is nobody.
+
+        A job whose pictures should have been looked at, and could not be, is settled here: they do
+        not go out as if nothing were wrong with them.
+        """
+        verdicts: _Verdicts = {}
+        for job in batch:
+            if not job.params.get("safety_check", True):
+                verdicts[job.id] = [None] * len(made[job.id])
+                continue
+            try:
+                verdicts[job.id] = self._run.engine.verdicts(made[job.id])
+            except Exception as error:  # noqa: BLE001  as in _try
+                self.give_up(job, error)
+        return verdicts
+
+    def _store_all(
+        self,
+        batch: Sequence[Job],
+        made: Mapping[UUID, Sequence[Picture]],
+        verdicts: _Verdicts,
+    ) -> _Stored:
         """Store the pictures of jobs whose claims are good; a job that cannot be is settled."""
         storing = {
             job.id: [
-                self._transfers.submit(self._store, job, index, picture)
-                for index, picture in enumerate(made[job.id])
+                self._transfers.submit(self._store, job, index, picture, nsfw)
+                for index, (picture, nsfw) in enumerate(
+                    zip(made[job.id], verdicts[job.id], strict=True)
+                )
             ]
             for job in batch
         }
@@ -102,7 +137,7 @@ class Settler:
                 self.give_up(job, error)
         return stored
 
-    def _store(self, job: Job, index: int, picture: Picture) -> NewOutput:
+    def _store(self, job: Job, index: int, picture: Picture, nsfw: bool | None) -> NewOutput:  # noqa: FBT001  a verdict, not an option
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
@@ -116,7 +151,7 @@ class Settler:
             name=name,
             key=key,
             seed=seed,
-            nsfw=None,
+            nsfw=nsfw,
             width=picture.width,
             height=picture.height,
             content_type="image/png",
@@ -161,7 +196,7 @@ class Settler:
         code = error.code if isinstance(error, TasksError) else "internal_error"
         message = str(error) if known else "Something unforeseen went wrong while this job ran."
         again = job.attempt < _tries(error, settings.max_attempts)
-        if not isinstance(error, StorageError | OutOfMemory | InvalidImage):
+        if not isinstance(error, _NOT_OUR_FAULT):
             self._failed_since_success.add(job.id)
         _log.warning(
             "job_waits_to_run_again" if again else "job_failed",
@@ -197,7 +232,7 @@ class Settler:
 
 def _tries(error: Exception, max_attempts: int) -> int:
     """Return how many attempts a job gets that ends with this error."""
-    if isinstance(error, ObjectNotFound | InvalidImage | OutOfMemory):
+    if isinstance(error, _FINAL):
         return 1  # It would end so everywhere.
     if isinstance(error, InferenceError):
         return min(2, max_attempts)  # It may have been the device, or the neighbours.

@@ -88,6 +88,8 @@ class Job(Base):
     deadline: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     step: Mapped[int] = mapped_column(server_default=text("0"))
     steps: Mapped[int] = mapped_column(server_default=text("0"))
+    # What a running job is at: "loading" its model, or "drawing" its pictures.
+    phase: Mapped[str | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image
 
@@ -38,6 +38,9 @@ class FakeEngine(Engine):
         self.loads: list[tuple[str, str]] = []
         self.on_step: Callable[[int], None] = lambda _step: None
         self.on_load: Callable[[], None] = lambda: None
+        self.has_checker = False
+        self.checker_error: Exception | None = None
+        self.looked_at: list[int] = []
         self._step_s = step_s
         self._most = most
         self._loaded: tuple[str, ...] = ()
@@ -71,6 +74,15 @@ class FakeEngine(Engine):
             if not on_step(step, batch.num_inference_steps):
                 raise Interrupted(f"stopped after step {step}")
         return [picture(task, batch.width, batch.height) for task in batch.tasks]
+
+    def verdicts(self, pictures: Sequence[Image.Image]) -> list[bool | None]:
+        """Flag what is more red than green; without a checker, as by the port's own default."""
+        self.looked_at.append(len(pictures))
+        if self.checker_error is not None:
+            raise self.checker_error
+        if not self.has_checker:
+            return super().verdicts(pictures)
+        return [first[0] > first[1] for first in (one.tobytes()[:2] for one in pictures)]
 
 
 class Gate:

@@ -1,40 +1,38 @@
 """The engine that makes pictures: diffusers pipelines on one device.
 
-Owns placement, seeding, stopping, and what counts as a failed call. Where files come from is
-`sources`', how they are read `loading`'s, and what stays in memory `residency`'s; which requests
+Owns seeding, stopping, and what counts as a failed call. Where files come from is `sources`', how
+they are read `loading`'s, and what stays in which memory `tiers`'; which requests
 may share a batch is decided before it gets here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
+from tasks import lora
 from tasks.catalog import ModelSpec
 from tasks.engine import loading
 from tasks.engine.loading import Pipe
 from tasks.engine.protocol import Batch, StepCallback
-from tasks.engine.residency import Residency
+from tasks.engine.safety import SafetyChecker
 from tasks.engine.sources import Download, Sources
-from tasks.errors import EngineError, InferenceError, Interrupted, ModelLoadError, OutOfMemory
+from tasks.engine.tiers import Budgets, Loaded, Tiers
+from tasks.errors import (
+    EngineError,
+    InferenceError,
+    Interrupted,
+    ModelLoadError,
+    OutOfMemory,
+    StorageError,
+)
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
-
-
-@dataclass
-class _Loaded:
-    """A model in memory: its pipelines by name, which share every component."""
-
-    model: ModelSpec
-    pipelines: dict[str, Pipe]
 
 
 class DiffusionEngine:
@@ -46,16 +44,27 @@ class DiffusionEngine:
         device: str | None = None,
         download: Download | None = None,
         memory_bytes: int = 0,
+        waiting_bytes: int = 0,
+        lora_patterns: Sequence[str] = ("*/*",),
+        safety_checker: str = "",
     ) -> None:
-        """Take a folder for models from `s3://`, and the function that copies them there.
+        """Take a folder for what comes from `s3://`, and the function that copies it there.
 
         `device` is one that torch knows, by default CUDA's first or else the CPU. `memory_bytes`
-        bounds the loaded models; 0 is a share of the device's memory.
+        bounds the models on it, and `waiting_bytes` those that wait in the CPU's memory; 0 is a
+        share of what there is. `lora_patterns` are of the adapters that may be used.
+        `safety_checker` says where that is; "" is none.
         """
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._sources = Sources(cache_dir, download)
-        self._models: Residency[_Loaded] = Residency(
-            memory_bytes or _default_budget_bytes(self._device)
+        sources = Sources(cache_dir, download)
+        self._checker = (
+            SafetyChecker(safety_checker, sources, self._device) if safety_checker else None
+        )
+        self._tiers = Tiers(
+            sources,
+            self._device,
+            Budgets.on(self._device, memory_bytes, waiting_bytes),
+            tuple(lora_patterns),
         )
 
     @classmethod
@@ -65,12 +74,15 @@ class DiffusionEngine:
             settings.model_cache,
             download=ObjectStore.from_settings(settings).fetch_tree,
             memory_bytes=settings.model_memory_bytes,
+            waiting_bytes=settings.model_waiting_bytes,
+            lora_patterns=lora.patterns(settings.loras),
+            safety_checker=settings.safety_checker,
         )
 
     @property
     def loaded(self) -> tuple[str, ...]:
         """Return the ids of the models in memory, least recently used first."""
-        return self._models.names
+        return self._tiers.on_device
 
     def load(self, model: ModelSpec, pipeline: str) -> None:
         """Bring a model into memory.
@@ -79,83 +91,64 @@ class DiffusionEngine:
             ModelLoadError: It is missing, broken, pickled, of another layout, or does not fit.
             StorageError: The object store that holds it could not be read.
         """
-        self._pipeline(model, pipeline)
+        self._loaded(model, pipeline)
 
     def generate(self, batch: Batch, on_step: StepCallback) -> list[Image]:
         """Make one picture for each task, in the order of the tasks.
 
         Raises:
             ModelLoadError, StorageError: As for `load`.
+            LoraError: An adapter cannot be had, or does not fit the model.
             Interrupted: `on_step` asked to stop.
             OutOfMemory: The batch does not fit; a smaller one may.
             InferenceError: The pipeline failed, or a picture is not finite.
         """
-        pipe = self._pipeline(batch.model, batch.pipeline)
+        kept = self._loaded(batch.model, batch.pipeline)
+        pipe = kept.pipelines[batch.pipeline]
         try:
+            self._tiers.switch(kept, batch.loras)
             pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
             # Within the same guard: a device reports its errors when results are fetched from it.
             return _finished(pipe, pictures, batch)
-        except EngineError:
+        except (EngineError, StorageError):
             raise
         except Exception as error:  # whatever a pipeline raises, the job learns of it
             with contextlib.suppress(RuntimeError):  # on a device that is beyond help
                 # SDXL's decoder may run in float32, and is cast back at an end that did not come.
-                pipe.vae.to(dtype=pipe.unet.dtype)
+                pipe.vae.to(dtype=loading.denoiser(pipe).dtype)
             if not _is_out_of_memory(error):
                 raise InferenceError(loading.brief(error)) from error
         # Not in the handler: there, the traceback still holds the tensors that are to be freed.
-        self._free()
+        self._tiers.free(kept, batch.loras)
         raise OutOfMemory(
             f"A batch of {len(batch.tasks)} at {batch.width}x{batch.height} does not fit into "
             f"the memory of {self._device}."
         )
 
-    def _pipeline(self, model: ModelSpec, name: str) -> Pipe:
-        if not loading.does(model, name):
-            raise ModelLoadError(f"{model.model_id} does not do {name}.")
-        kept = self._models.get(model.model_id)
-        if kept is None or kept.model != model:
-            self._models.drop(model.model_id)
-            kept = self._load(model)
-        return kept.pipelines[name]
+    def verdicts(self, pictures: Sequence[Image]) -> list[bool | None]:
+        """Tell for each picture whether the safety checker flags it; None: there is no checker.
 
-    def _load(self, model: ModelSpec) -> _Loaded:
-        pipelines = loading.read(model, self._sources.locate(model), self._device)
-        first = next(iter(pipelines.values()))
-        size_bytes = loading.size_bytes(first)
-        if self._models.make_room(size_bytes):
-            self._free()
-        try:
-            first.to(self._device)  # and so the others, which share its components
-        except Exception as error:  # torch has many words for a device that is full or not there
-            raise ModelLoadError(
-                f"{model.model_id} cannot be moved to {self._device}: {loading.brief(error)}"
-            ) from error
-        kept = _Loaded(model, pipelines)
-        self._models.put(model.model_id, kept, size_bytes)
-        return kept
+        May be called from another thread while `generate` runs.
 
-    def _free(self) -> None:
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        Raises:
+            ModelLoadError, StorageError: The checker cannot be loaded.
+            InferenceError: It failed.
+        """
+        if self._checker is None:
+            return [None] * len(pictures)
+        return list(self._checker.verdicts(pictures))
 
-
-def _default_budget_bytes(device: torch.device) -> int:
-    """Return what weights may take of the device's memory; the rest is for computing."""
-    if device.type == "cuda":
-        total: int = torch.cuda.get_device_properties(device).total_memory
-        return total * 7 // 10
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    def _loaded(self, model: ModelSpec, pipeline: str) -> Loaded:
+        if not loading.does(model, pipeline):
+            raise ModelLoadError(f"{model.model_id} does not do {pipeline}.")
+        return self._tiers.get(model)
 
 
 def _arguments(batch: Batch) -> dict[str, Any]:
     """Return a pipeline's arguments: lists of what differs between pictures, and the rest."""
+    model, taken = batch.model, batch.model.takes(batch.pipeline)
     arguments: dict[str, Any] = {
         "prompt": [task.prompt for task in batch.tasks],
-        # Always strings, never None: a pipeline treats None differently, and then for the batch as
-        # a whole.
-        "negative_prompt": [task.negative_prompt for task in batch.tasks],
         # One generator each, on the CPU: a picture then depends neither on its neighbours nor on
         # the device's noise.
         "generator": [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks],
@@ -163,19 +156,33 @@ def _arguments(batch: Batch) -> dict[str, Any]:
         "guidance_scale": batch.guidance_scale,
         "output_type": "pt",
     }
-    if batch.pipeline == loading.TEXT_TO_IMAGE:
-        return arguments | {"width": batch.width, "height": batch.height}
-    arguments["image"] = [task.image for task in batch.tasks]
-    if batch.model.layout == loading.PIX2PIX:
-        return arguments | {"image_guidance_scale": batch.image_guidance_scale}
-    return arguments | {"strength": _usable_strength(batch.strength, batch.num_inference_steps)}
+    optional: dict[str, Any] = {
+        # Always strings, never None: a pipeline treats None differently, and then for the batch as
+        # a whole.
+        "negative_prompt": [task.negative_prompt for task in batch.tasks],
+        "image_guidance_scale": batch.image_guidance_scale,
+        "strength": _usable_strength(batch),
+    }
+    arguments |= {name: value for name, value in optional.items() if name in taken}
+    if batch.pipeline == loading.IMAGE_TO_IMAGE:
+        arguments["image"] = [task.image for task in batch.tasks]
+    if batch.pipeline == loading.TEXT_TO_IMAGE or model.layout in loading.SIZED_BY_ARGUMENT:
+        arguments |= {"width": batch.width, "height": batch.height}
+    if model.max_sequence_tokens is not None and model.layout in loading.WITH_LONG_PROMPTS:
+        arguments["max_sequence_length"] = model.max_sequence_tokens
+    return arguments
 
 
-def _usable_strength(strength: float, steps: int) -> float:
-    """Raise a strength that rounds down to no step at all, on which pipelines fail."""
-    if int(steps * strength) >= 1:
-        return strength
-    return min(1.0, 1.5 / steps)
+def _usable_strength(batch: Batch) -> float:
+    """Return the strength with which a pipeline does `strength` of the steps, rounded down.
+
+    But not less than one, on which pipelines fail. Those that count from the other end round up:
+    four steps at 0.8 would be four, from noise alone, and the input picture ignored.
+    """
+    steps = batch.num_inference_steps
+    done = max(1, int(steps * batch.strength))
+    rounds_up = batch.model.layout in loading.ROUNDS_STRENGTH_UP
+    return min(1.0, (done - 0.5 if rounds_up else done + 0.5) / steps)
 
 
 def _reporter(

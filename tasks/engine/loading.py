@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 import diffusers
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from tasks.catalog import ModelSpec
 from tasks.engine.quiet import quieten
-from tasks.errors import ModelLoadError
+from tasks.engine.sources import Sources
+from tasks.errors import ModelLoadError, StorageError
 
 quieten()
 
@@ -37,7 +39,19 @@ _CLASSES: Mapping[tuple[str, str], type[Any]] = {
     ("stable-diffusion-xl", TEXT_TO_IMAGE): diffusers.StableDiffusionXLPipeline,
     ("stable-diffusion-xl", IMAGE_TO_IMAGE): diffusers.StableDiffusionXLImg2ImgPipeline,
     (PIX2PIX, IMAGE_TO_IMAGE): diffusers.StableDiffusionInstructPix2PixPipeline,
+    ("stable-diffusion-3", TEXT_TO_IMAGE): diffusers.StableDiffusion3Pipeline,
+    ("stable-diffusion-3", IMAGE_TO_IMAGE): diffusers.StableDiffusion3Img2ImgPipeline,
+    ("flux", TEXT_TO_IMAGE): diffusers.FluxPipeline,
+    ("flux", IMAGE_TO_IMAGE): diffusers.FluxImg2ImgPipeline,
 }
+# How many latents' channels a layout's denoiser sees: those of the noisy picture, with the input's
+# beside them, or folded into patches of two by two.
+_LATENTS: Mapping[str, int] = {PIX2PIX: 2, "flux": 4}
+
+# The newer layouts read prompts with T5 beside CLIP; their image-to-image scales the input to a
+# size of its own unless it is told one, and counts its steps from the other end.
+_NEWER = frozenset({"stable-diffusion-3", "flux"})
+SIZED_BY_ARGUMENT = WITH_LONG_PROMPTS = ROUNDS_STRENGTH_UP = _NEWER
 
 # Layouts that carry a safety checker, which paints pictures black. A picture is delivered as it
 # was made.
@@ -49,19 +63,22 @@ _NO_CHECKER = {
 }
 
 
-def read(model: ModelSpec, source: str, device: torch.device) -> dict[str, Pipe]:
+def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, Pipe]:
     """Read a model from a folder or the hub: its pipelines by name, sharing every component.
 
     They are in the precision that suits the device, but still in the CPU's memory.
 
     Raises:
         ModelLoadError: A file is missing, broken or pickled, or the model is of another layout.
+        StorageError: The object store that holds it could not be read.
     """
     names = [name for name in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE) if does(model, name)]
     try:
-        first = _from_files(model, names[0], source, _dtype(model, device))
+        first = _from_files(model, names[0], sources, dtype_on(device, model.dtype))
         _check_whole(first)
         pipelines = {name: _auto(name).from_pipe(first) for name in names[1:]}
+    except StorageError:
+        raise
     except ModelLoadError as error:
         raise ModelLoadError(f"{model.model_id}: {error}") from error
     except Exception as error:  # a broken file can make any of three libraries raise anything
@@ -94,8 +111,14 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-def _from_files(model: ModelSpec, name: str, source: str, dtype: torch.dtype) -> Pipe:
+def denoiser(pipe: Pipe) -> _Part:
+    """Return the network that runs at every step, whatever its layout calls it."""
+    return pipe.unet if "unet" in pipe.components else pipe.transformer
+
+
+def _from_files(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtype) -> Pipe:
     expected = _CLASSES[model.layout, name]
+    source = sources.locate(model)
     # AutoPipeline does not know InstructPix2Pix, whose class has to be named.
     reader = expected if model.layout == PIX2PIX else _auto(name)
     pipe = reader.from_pretrained(
@@ -104,22 +127,44 @@ def _from_files(model: ModelSpec, name: str, source: str, dtype: torch.dtype) ->
         variant=model.variant,
         dtype=dtype,
         use_safetensors=True,
+        **_replaced(model, source, sources, dtype),
         **(_NO_CHECKER if model.layout in _WITH_CHECKER else {}),
     )
     # The class alone does not tell: naming InstructPix2Pix's makes one of any model's files.
-    pictures = 2 if model.layout == PIX2PIX else 1  # what the UNet sees: the noisy one, the input
-    channels = pipe.vae.config.latent_channels * pictures
-    if not isinstance(pipe, expected) or pipe.unet.config.in_channels != channels:
+    channels = pipe.vae.config.latent_channels * _LATENTS.get(model.layout, 1)
+    if not isinstance(pipe, expected) or denoiser(pipe).config.in_channels != channels:
         raise ModelLoadError(f"the catalog says {model.layout}, but the files are for another.")
-    if model.scheduler is not None:
-        pipe.scheduler = _scheduler(model.scheduler, pipe.scheduler)
+    pipe.scheduler = _scheduler(model, pipe.scheduler)
     return pipe
 
 
-def _dtype(model: ModelSpec, device: torch.device) -> torch.dtype:
-    # Half precision on a CPU is slow where it is implemented at all.
-    name = "float32" if device.type == "cpu" else model.dtype
-    dtype: torch.dtype = getattr(torch, name)
+def _replaced(
+    model: ModelSpec, source: str, sources: Sources, dtype: torch.dtype
+) -> dict[str, _Part]:
+    """Return the components that come from elsewhere; the model's own are then not even read."""
+    parts: dict[str, _Part] = {}
+    if model.unet is not None:
+        path = sources.locate_part(model.unet)
+        config = diffusers.UNet2DConditionModel.load_config(
+            source, subfolder="unet", revision=model.revision
+        )
+        with torch.device("meta"):  # drawing random weights first would take longer than all else
+            unet = diffusers.UNet2DConditionModel.from_config(config)
+        unet.load_state_dict(load_file(path), assign=True)
+        parts["unet"] = unet.to(dtype=dtype)
+    if model.vae is not None:
+        parts["vae"] = diffusers.AutoencoderKL.from_pretrained(
+            sources.locate_part(model.vae),
+            revision=model.vae.revision,
+            dtype=dtype,
+            use_safetensors=True,
+        )
+    return parts
+
+
+def dtype_on(device: torch.device, name: str) -> torch.dtype:
+    """Return the precision to use: half of it is slow on a CPU, where it is implemented at all."""
+    dtype: torch.dtype = getattr(torch, "float32" if device.type == "cpu" else name)
     return dtype
 
 
@@ -129,14 +174,18 @@ def _auto(pipeline: str) -> _Part:
     return diffusers.AutoPipelineForImage2Image
 
 
-def _scheduler(name: str, current: _Part) -> _Part:
+def _scheduler(model: ModelSpec, current: _Part) -> _Part:
+    changes = {} if model.timestep_spacing is None else {"timestep_spacing": model.timestep_spacing}
+    name = model.scheduler
+    if name is None:
+        return type(current).from_config(current.config, **changes) if changes else current
     compatible = {candidate.__name__: candidate for candidate in current.compatibles}
     if name not in compatible:
         raise ModelLoadError(
             f"there is no scheduler {name!r} for it. "
             f"Those that fit: {', '.join(sorted(compatible))}."
         )
-    return compatible[name].from_config(current.config)
+    return compatible[name].from_config(current.config, **changes)
 
 
 def _check_whole(pipe: Pipe) -> None:
@@ -148,12 +197,19 @@ def _check_whole(pipe: Pipe) -> None:
     parts = {name: part for name, part in pipe.components.items() if part is not None}
     for name, part in parts.items():
         if name.startswith("text_encoder"):
-            missing = _keys(part.state_dict()) - _keys_in_files(Path(part.name_or_path))
+            missing = _gaps(part.state_dict(), _keys_in_files(Path(part.name_or_path)))
             if missing:
                 raise ModelLoadError(f"{name} lacks {len(missing)} weights, as {min(missing)}.")
         # Without its files, a tokenizer starts with these alone, and every word is unknown.
         if name.startswith("tokenizer") and set(part.get_vocab()) <= set(part.all_special_tokens):
             raise ModelLoadError(f"{name} has no vocabulary.")
+
+
+def _gaps(weights: Mapping[str, torch.Tensor], stored: set[str]) -> set[str]:
+    """Return the names that no file has; of weights that are one under two names, one will do."""
+    named = {next(iter(_keys([name]))): tensor.data_ptr() for name, tensor in weights.items()}
+    found = {where for name, where in named.items() if name in stored}
+    return {name for name, where in named.items() if name not in stored and where not in found}
 
 
 def _keys_in_files(folder: Path) -> set[str]:

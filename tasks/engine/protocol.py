@@ -6,8 +6,8 @@ typed and tested without it; how pictures are made is `diffusion`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.catalog import ModelSpec
@@ -42,6 +42,7 @@ class Batch:
     image_guidance_scale: float
     strength: float
     tasks: tuple[ImageTask, ...]
+    loras: Mapping[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -66,8 +67,20 @@ class Engine(Protocol):
 
         Raises:
             ModelLoadError, StorageError: As for `load`.
+            LoraError: An adapter cannot be had, or does not fit the model.
             Interrupted: `on_step` asked to stop.
             OutOfMemory: The batch does not fit; a smaller one may.
             InferenceError: The pipeline failed, or a picture is not finite.
         """
         ...
+
+    def verdicts(self, pictures: Sequence[Image]) -> list[bool | None]:
+        """Tell for each picture whether the safety checker flags it; None: there is no checker.
+
+        May be called from another thread while `generate` runs.
+
+        Raises:
+            ModelLoadError, StorageError: The checker cannot be loaded.
+            InferenceError: It failed.
+        """
+        return [None] * len(pictures)

@@ -50,21 +50,36 @@ class Residency(Generic[T]):
         """Forget the name, if it is known."""
         self._residents.pop(name, None)
 
-    def make_room(self, size_bytes: int) -> tuple[str, ...]:
-        """Drop the least recently used until `size_bytes` more fit, and return what was dropped.
+    def can_hold(self, size_bytes: int) -> bool:
+        """Tell whether something so large fits at all."""
+        return size_bytes <= self._budget_bytes
 
-        Something larger than the whole budget empties it: the budget bounds what is kept beside a
-        model in use, and whether that one model fits is for the device to say.
+    def is_over(self, size_bytes: int, besides: str | None = None) -> bool:
+        """Tell whether `size_bytes` are too many beside what is kept, but for one name."""
+        others = (one.size_bytes for name, one in self._residents.items() if name != besides)
+        return sum(others) + size_bytes > self._budget_bytes
+
+    def make_room(self, size_bytes: int, besides: str | None = None) -> list[T]:
+        """Drop the least recently used until `size_bytes` fit, and return what was dropped.
+
+        `besides` names one that stays, and whose size is within `size_bytes`. Something larger than
+        the whole budget empties it: the budget bounds what is kept beside a model in use, and
+        whether that one model fits is for the device to say.
         """
-        dropped: list[str] = []
-        while self._residents and self.size_bytes + size_bytes > self._budget_bytes:
-            oldest = next(iter(self._residents))
-            self.drop(oldest)
-            dropped.append(oldest)
-        return tuple(dropped)
+        dropped: list[T] = []
+        while self.is_over(size_bytes, besides):
+            oldest = next((name for name in self._residents if name != besides), None)
+            if oldest is None:
+                break
+            dropped.append(self._residents.pop(oldest).value)
+        return dropped
 
     def put(self, name: str, value: T, size_bytes: int) -> None:
-        """Keep a value under a name, dropping others as `make_room` does."""
+        """Keep a value under a name, as just used, dropping others as `make_room` does."""
         self.drop(name)
         self.make_room(size_bytes)
         self._residents[name] = _Resident(value, size_bytes)
+
+    def resize(self, name: str, size_bytes: int) -> None:
+        """Note that what is kept under the name has become larger or smaller."""
+        self._residents[name] = _Resident(self._residents[name].value, size_bytes)

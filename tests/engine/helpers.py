@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tasks.catalog import Catalog
+from tasks.catalog import ModelSpec
+from tasks.engine.diffusion import DiffusionEngine
+from tasks.engine.loading import Pipe
 from tasks.engine.protocol import Batch, ImageTask
 
 CASES = [
@@ -23,6 +26,12 @@ CASES = [
 TOLERANCE = 2
 
 
+class Models(Protocol):
+    """Models by id: a catalog, or what a test puts in its place."""
+
+    def get(self, model_id: str) -> ModelSpec: ...
+
+
 def sketch(colour: str = "orange", size: tuple[int, int] = (128, 128)) -> Image.Image:
     """An input picture: a disc on a striped ground."""
     picture = Image.new("RGB", size, "navy")
@@ -33,7 +42,7 @@ def sketch(colour: str = "orange", size: tuple[int, int] = (128, 128)) -> Image.
 
 
 def batch(
-    catalog: Catalog,
+    catalog: Models,
     case: tuple[str, str],
     tasks: Sequence[ImageTask],
     *,
@@ -55,6 +64,11 @@ def batch(
         strength=0.8,
         tasks=tuple(tasks),
     )
+
+
+def pipeline_of(engine: DiffusionEngine, model: ModelSpec, name: str) -> Pipe:
+    """The pipeline that an engine runs for a model."""
+    return engine._loaded(model, name).pipelines[name]
 
 
 def task(prompt: str = "a cat", seed: int = 1, negative_prompt: str = "") -> ImageTask:

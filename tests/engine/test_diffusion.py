@@ -21,7 +21,7 @@ from tasks.catalog import Catalog, ModelSpec
 from tasks.engine.diffusion import DiffusionEngine
 from tasks.engine.protocol import Engine
 from tasks.errors import InferenceError, Interrupted, ModelLoadError, OutOfMemory
-from tests.engine.helpers import CASES, batch, difference, go_on, task
+from tests.engine.helpers import CASES, batch, difference, go_on, pipeline_of, task
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -68,7 +68,7 @@ def test_both_pipelines_of_a_model_share_its_weights(
 ) -> None:
     fresh.load(spec, "image-to-image")
     fresh.load(spec, "text-to-image")
-    first, second = (fresh._pipeline(spec, name) for name in spec.pipelines)
+    first, second = (pipeline_of(fresh, spec, name) for name in spec.pipelines)
     assert type(first) is not type(second)
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         assert getattr(first, part) is getattr(second, part)
@@ -79,7 +79,7 @@ def test_both_pipelines_of_a_model_share_its_weights(
 def test_half_precision_becomes_float32_on_the_cpu(
     dtype: Literal["float16", "bfloat16"], spec: ModelSpec, fresh: DiffusionEngine
 ) -> None:
-    pipe = fresh._pipeline(replace(spec, dtype=dtype), "text-to-image")
+    pipe = pipeline_of(fresh, replace(spec, dtype=dtype), "text-to-image")
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         assert part.dtype == torch.float32
 
@@ -92,14 +92,14 @@ def test_a_variant_s_files_are_read(copied: ModelSpec, fresh: DiffusionEngine) -
     with pytest.raises(ModelLoadError, match="test/copy"):
         fresh.load(copied, "text-to-image")
     varied = replace(copied, variant="fp16", dtype="float16")
-    assert fresh._pipeline(varied, "text-to-image").unet.dtype == torch.float32
+    assert pipeline_of(fresh, varied, "text-to-image").unet.dtype == torch.float32
 
 
 def test_a_scheduler_of_the_catalog_replaces_the_model_s_own(
     demo_catalog: Catalog, spec: ModelSpec, fresh: DiffusionEngine
 ) -> None:
     ancestral = replace(spec, scheduler="EulerAncestralDiscreteScheduler")
-    pipe = fresh._pipeline(ancestral, "text-to-image")
+    pipe = pipeline_of(fresh, ancestral, "text-to-image")
     assert type(pipe.scheduler).__name__ == "EulerAncestralDiscreteScheduler"
     assert pipe.scheduler.config.beta_end == 0.012
     plain = batch(demo_catalog, CASES[0], [task()])
@@ -236,7 +236,7 @@ def test_a_model_s_own_safety_checker_is_left_out(
     }
     path.write_text(json.dumps(index))
     for name in copied.pipelines:
-        assert fresh._pipeline(copied, name).safety_checker is None
+        assert pipeline_of(fresh, copied, name).safety_checker is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device here")
@@ -260,7 +260,7 @@ def test_the_least_recently_used_model_makes_room_and_is_really_gone(
     engine.load(sd, "text-to-image")
     engine.load(sdxl, "text-to-image")
     engine.load(sd, "image-to-image")
-    weights = weakref.ref(engine._pipeline(sdxl, "text-to-image").unet)
+    weights = weakref.ref(pipeline_of(engine, sdxl, "text-to-image").unet)
     engine.load(sd, "text-to-image")
     assert engine.loaded == (sdxl.model_id, sd.model_id)
     engine.load(pix2pix, "image-to-image")
@@ -271,9 +271,9 @@ def test_the_least_recently_used_model_makes_room_and_is_really_gone(
 
 def test_a_changed_catalog_entry_is_loaded_anew(copied: ModelSpec, fresh: DiffusionEngine) -> None:
     fresh.load(copied, "text-to-image")
-    before = fresh._pipeline(copied, "text-to-image")
-    assert fresh._pipeline(copied, "text-to-image") is before
-    assert fresh._pipeline(replace(copied, max_batch=1), "text-to-image") is not before
+    before = pipeline_of(fresh, copied, "text-to-image")
+    assert pipeline_of(fresh, copied, "text-to-image") is before
+    assert pipeline_of(fresh, replace(copied, max_batch=1), "text-to-image") is not before
     assert fresh.loaded == (copied.model_id,)
 
 
@@ -366,7 +366,7 @@ def test_a_pipeline_s_failure_is_short_and_leaves_the_model_usable(
     demo_catalog: Catalog, diffusion: DiffusionEngine
 ) -> None:
     request = batch(demo_catalog, CASES[0], [task()], size=(64, 64), steps=1)
-    pipe = diffusion._pipeline(request.model, request.pipeline)
+    pipe = pipeline_of(diffusion, request.model, request.pipeline)
 
     def on_step(_done: int, _steps: int) -> bool:
         pipe.vae.double()  # as SDXL's decoder in float32 when it fails half way

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,6 +17,23 @@ MODEL: dict[str, Any] = {
     "layout": "stable-diffusion",
     "pipelines": ["text-to-image"],
 }
+LISTED = {
+    "SG161222/Realistic_Vision_V6.0_B1_noVAE",
+    "stabilityai/stable-diffusion-xl-base-1.0",
+    "runwayml/stable-diffusion-v1-5",
+    "prompthero/openjourney-v4",
+    "ByteDance/SDXL-Lightning",
+    "SG161222/RealVisXL_V4.0",
+    "SG161222/RealVisXL_V4.0_Lightning",
+    "stabilityai/sd-turbo",
+    "stabilityai/sdxl-turbo",
+    "stabilityai/stable-diffusion-3-medium-diffusers",
+    "stabilityai/stable-diffusion-3.5-medium",
+    "stabilityai/stable-diffusion-3.5-large",
+    "black-forest-labs/FLUX.1-schnell",
+    "black-forest-labs/FLUX.1-dev",
+    "timbrooks/instruct-pix2pix",
+}
 
 
 def write(folder: Path, *models: dict[str, Any]) -> Path:
@@ -26,6 +44,8 @@ def write(folder: Path, *models: dict[str, Any]) -> Path:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     return str(value).lower() if isinstance(value, bool) else repr(value)
@@ -33,13 +53,56 @@ def _toml(value: object) -> str:
 
 def test_the_built_in_catalog_is_sound_and_pins_every_hub_revision() -> None:
     models = catalog.load().models()
-    assert len(models) >= 3
-    assert {model.layout for model in models} == {
-        "stable-diffusion",
-        "stable-diffusion-xl",
-        "instruct-pix2pix",
-    }
-    assert all(model.revision and len(model.revision) == 40 for model in models)
+    assert {model.layout for model in models} == set(get_args(catalog.Layout))
+    # What upstream lists, under the ids that its users send.
+    assert {model.model_id for model in models} >= LISTED
+    for model in models:
+        revisions = [part.revision for part in (model, model.unet, model.vae) if part is not None]
+        pinned = all(map(catalog.is_commit, revisions))
+        assert pinned == (model.unavailable is None)
+        assert model.license
+        assert model.vram_gib
+        assert model.recommended_price_usd == Decimal("1.9073484e-08")
+
+
+def test_a_hub_model_without_a_commit_says_where_to_pin_it() -> None:
+    why = catalog.load().get("SG161222/RealVisXL_V4.0_Lightning").unavailable
+    assert why is not None
+    assert "PIXELTOLL_CATALOG" in why
+
+
+@pytest.mark.parametrize(
+    ("revision", "unet", "available"),
+    [
+        ("a" * 40, None, True),
+        ("main", None, False),
+        ("a" * 40, "", False),
+        ("a" * 40, "b" * 40, True),
+    ],
+)
+def test_every_part_from_the_hub_needs_its_commit(
+    tmp_path: Path, revision: str, unet: str | None, *, available: bool
+) -> None:
+    path = write(tmp_path, {**MODEL, "revision": revision})
+    if unet is not None:
+        pin = f'revision = "{unet}"\n' if unet else ""
+        with path.open("a") as file:
+            file.write(f'[model.unet]\nsource = "acme/fast"\nfile = "u.safetensors"\n{pin}')
+    found = catalog.load(path).get("acme/turbo").unavailable
+    assert (found is None) is available
+
+
+def test_parts_beside_the_file_become_absolute(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    path = write(tmp_path, MODEL)
+    with path.open("a") as file:
+        file.write('[model.unet]\nsource = "parts"\nfile = "u.safetensors"\n')
+        file.write('[model.vae]\nsource = "parts"\n')
+    model = catalog.load(path).get("acme/turbo")
+    assert (model.unet, model.vae) == (
+        catalog.Part(str(tmp_path / "parts"), file="u.safetensors"),
+        catalog.Part(str(tmp_path / "parts")),
+    )
 
 
 def test_an_operators_file_adds_models_and_replaces_built_in_ones(tmp_path: Path) -> None:
@@ -97,6 +160,17 @@ def test_a_folder_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
         ({"default_strength": 0}, "default_strength must be above 0"),
         ({"default_strength": 1.5}, "default_strength must be above 0"),
         ({"default_strength": 0.01}, "default_strength must be above 0"),
+        ({"run_steps": [4, 2]}, "run_steps must be two numbers in order"),
+        ({"run_steps": [0, 50]}, "run_steps must be two numbers in order"),
+        ({"run_steps": [1, 4]}, "default_steps must be from 1 to 4, as run_steps"),
+        ({"run_steps": [1]}, "run_steps.1: "),
+        ({"run_guidance_scale": [2.0, 1.0]}, "run_guidance_scale must be two numbers in order"),
+        ({"run_guidance_scale": [0.0, 1.0]}, "about default_guidance_scale"),
+        ({"layout": "flux", "size_multiple": 8}, "size_multiple must be a multiple of 16 for flux"),
+        ({"unet": {"source": "a/b", "file": "u.bin"}}, "unet must name a .safetensors file"),
+        ({"unet": {"source": "a/b"}}, "unet must name a .safetensors file"),
+        ({"vae": {"source": "a/b", "file": "v.safetensors"}}, "vae must be a folder"),
+        ({"vae": {"sauce": "a/b"}}, "vae.sauce: "),
     ],
 )
 def test_an_impossible_model_is_refused_by_name(

@@ -36,6 +36,7 @@ SPEC = ModelSpec(
 )
 EDITOR = replace(SPEC, layout="instruct-pix2pix", pipelines=("image-to-image",))
 INPUT = (512, 256)
+_LATER = ("loras", "safety_check")  # jobs stored before have none
 
 
 def text_to_image(**asked: Any) -> Generation:
@@ -106,7 +107,7 @@ def test_bounds_are_within(field: str, values: list[Any]) -> None:
         ("image_guidance_scale", [-0.1, 100.1, math.nan, math.inf]),
         ("strength", [0.0, -0.5, 1.01, math.nan, math.inf]),
         ("seed", [-1, MAX_SEED + 1]),
-        ("loras", ['{"acme/style": 1.0}']),
+        ("loras", ["[]", "{", '{"acme/style": 5}', '{"/srv/style": 1}']),
     ],
 )
 def test_what_is_beyond_a_bound_is_named(field: str, values: list[Any]) -> None:
@@ -173,6 +174,53 @@ def test_image_guidance_counts_where_the_layout_takes_it() -> None:
     assert text_to_image(image_guidance_scale=2.0).image_guidance_scale == 1.4
 
 
+@pytest.mark.parametrize(
+    ("asked", "run"), [(None, 4), (1, 2), (2, 2), (4, 4), (6, 6), (7, 6), (50, 6)]
+)
+def test_a_distilled_model_runs_the_steps_it_can(asked: int | None, run: int) -> None:
+    spec = replace(SPEC, default_steps=4, run_steps=(2, 6), run_guidance_scale=(1.0, 2.0))
+    request = Request("text-to-image", "acme/turbo", "a cat", num_inference_steps=asked)
+    assert validate(spec, request, 0).num_inference_steps == run
+
+
+@pytest.mark.parametrize(("asked", "run"), [(0.0, 1.0), (1.5, 1.5), (7.5, 2.0)])
+def test_a_distilled_model_has_the_guidance_it_can(asked: float, run: float) -> None:
+    spec = replace(SPEC, default_guidance_scale=1.5, run_guidance_scale=(1.0, 2.0))
+    request = Request("text-to-image", "acme/turbo", "a cat", guidance_scale=asked)
+    assert validate(spec, request, 0).guidance_scale == run
+
+
+@pytest.mark.parametrize("asked", [0, 51])
+def test_steps_out_of_bounds_are_refused_even_where_others_are_run(asked: int) -> None:
+    spec = replace(SPEC, default_steps=4, run_steps=(4, 4))
+    with pytest.raises(InvalidParams, match="num_inference_steps"):
+        validate(spec, Request("text-to-image", "acme/turbo", "x", num_inference_steps=asked), 0)
+
+
+@pytest.mark.parametrize(("asked", "run"), [(0.1, 0.25), (0.25, 0.25), (0.8, 0.8), (1.0, 1.0)])
+def test_turbos_rule_raises_a_strength_to_one_step(asked: float, run: float) -> None:
+    spec = replace(SPEC, default_steps=4, run_steps=(4, 4), raise_strength=True)
+    assert image_to_image(spec, strength=asked).strength == run
+
+
+def test_what_a_layout_does_not_take_is_dropped_and_splits_no_batch() -> None:
+    flux = replace(SPEC, layout="flux", size_multiple=16)
+    asked = [
+        Request("text-to-image", "acme/turbo", "a cat"),
+        Request(
+            "text-to-image",
+            "acme/turbo",
+            "a cat",
+            negative_prompt="ugly",
+            strength=0.3,
+            image_guidance_scale=9.0,
+        ),
+    ]
+    first, second = (validate(flux, one, 7) for one in asked)
+    assert first == second
+    assert first.negative_prompt == ""
+
+
 def test_the_callers_seed_goes_before_ours() -> None:
     assert text_to_image(seed=0).seed == 0
     assert text_to_image().seed == 99
@@ -192,10 +240,26 @@ def test_the_callers_seed_goes_before_ours() -> None:
         ({"height": 392}, False),
         ({"num_inference_steps": 21}, False),
         ({"guidance_scale": 6.5}, False),
+        ({"loras": " {} "}, True),
+        ({"loras": '{"acme/style": 1}'}, False),
+        ({"safety_check": False}, True),
     ],
 )
 def test_what_shares_a_batch(asked: dict[str, Any], *, shares: bool) -> None:
     assert (text_to_image(**asked).batch_key == text_to_image().batch_key) is shares
+
+
+def test_jobs_with_the_same_adapters_share_a_batch() -> None:
+    texts = ('{"a/x": 1, "b/y": 0.5}', '{"b/y": 0.5, "a/x": 1.0}', '{"a/x": 1, "b/y": 0.6}')
+    first, second, other = (text_to_image(loras=text).batch_key for text in texts)
+    assert first == second != other
+
+
+def test_what_was_stored_with_a_job_gives_the_same_generation() -> None:
+    made = text_to_image(loras='{"b/y": 0.5, "a/x": 1}', safety_check=False)
+    assert Generation(**json.loads(json.dumps(made.to_json()))) == made
+    before = {key: made.to_json()[key] for key in made.to_json() if key not in _LATER}
+    assert Generation(**before) == replace(made, loras={}, safety_check=True)
 
 
 def test_pipelines_and_models_do_not_share_a_batch() -> None:

@@ -29,8 +29,24 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_as_many_go_as_the_newcomer_needs_and_they_are_named() -> None:
     residency = filled(30, "a", "b", "c")
-    assert residency.make_room(20) == ("a", "b")
-    assert residency.make_room(20) == ()
+    assert residency.make_room(20) == ["A", "B"]
+    assert residency.make_room(20) == []
+
+
+def test_one_that_stays_grows_at_the_cost_of_the_others() -> None:
+    residency = filled(30, "a", "b", "c")
+    assert residency.is_over(20, besides="a")
+    assert residency.make_room(20, besides="a") == ["B"]
+    residency.resize("a", 20)
+    assert (residency.names, residency.size_bytes) == (("a", "c"), 30)
+    assert residency.make_room(1000, besides="a") == ["C"]
+    assert residency.names == ("a",)
+
+
+def test_what_is_larger_than_the_budget_cannot_be_held() -> None:
+    residency = filled(30)
+    assert residency.can_hold(30)
+    assert not residency.can_hold(31)
 
 
 def test_a_newcomer_larger_than_the_budget_stands_alone() -> None:
