@@ -90,6 +90,7 @@ def _request(asked: JobFields) -> params.Request:
         strength=asked.strength,
         seed=asked.seed,
         loras=asked.loras,
+        safety_check=asked.safety_check,
     )
 
 

@@ -56,6 +56,7 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             "pipeline": row.pipeline,
             "model_id": row.model_id,
             "progress": _progress(row),
+            "phase": row.phase if row.state == "running" else None,
             "queue_position": queue_position,
             "units": row.units,
             "price_per_unit": plain(row.hold.price_per_unit),

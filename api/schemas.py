@@ -149,8 +149,8 @@ class JobFields(Body):
     )
     safety_check: bool = Field(
         default=True,
-        description="Accepted for compatibility. No checker looks at pictures yet, which is why "
-        "`nsfw` is null.",
+        description="Let the installation's safety checker, if it has one, look at the pictures. "
+        "`nsfw` is its verdict, and null where nobody looked.",
     )
     max_price: Amount | None = Field(
         None,

@@ -76,6 +76,9 @@ class JobView(View):
     pipeline: Pipeline
     model_id: str
     progress: float = Field(ge=0, le=1)
+    phase: Literal["loading", "drawing"] | None = Field(
+        description="What a running job's worker is at: bringing the model into memory, or drawing."
+    )
     queue_position: int | None = Field(
         description="Queued jobs before this one, counted to "
         f"{MAX_QUEUE_POSITION}. null when not queued, and in lists."
