@@ -1,6 +1,7 @@
 """The rows of the books.
 
-What may be written, and what may never change, is enforced by the database (migration 0001).
+What may be written, and what may never change, is enforced by the database (the migrations). All
+rows are in one file, long as it is, because the books are read as a whole.
 """
 
 from __future__ import annotations
