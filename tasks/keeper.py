@@ -30,6 +30,9 @@ class Keeper:
         """Take what is kept alive, and whose progress is judged."""
         self._run = runtime
         self._runner = runner
+        # A stall is seen at a heartbeat, so there are some within the time that it takes.
+        stall_s = min(runtime.settings.worker_stall_s, runtime.settings.batch_stall_s)
+        self._beat_s = min(workers.HEARTBEAT_S, stall_s / 2)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._watchdog = Watchdog("keeper", runtime.settings.worker_stall_s)
@@ -55,7 +58,7 @@ class Keeper:
         while not self._stopping.wait(_TICK_S):
             try:
                 self._run.leases.tick()
-                if time.monotonic() - heard_at > workers.HEARTBEAT_S:
+                if time.monotonic() - heard_at > self._beat_s:
                     heard_at = time.monotonic()
                     self._beat()
             except Exception as error:  # noqa: BLE001  without this thread, all claims are lost

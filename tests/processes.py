@@ -91,9 +91,13 @@ class Process:
         self._process = _FORKING.Process(target=_play, args=(role, args, env, log), daemon=True)
         self._process.start()
 
-    def signal(self, number: signal.Signals) -> None:
+    @property
+    def pid(self) -> int:
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         self._process.kill()

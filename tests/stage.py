@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -125,6 +126,21 @@ class Stage:
     def execute(self, statement: str, **values: object) -> None:
         with self.sessions.begin() as session:
             session.execute(text(statement), values)
+
+    @contextmanager
+    def broken(self, table: str, column: str = "") -> Iterator[None]:
+        """Make every statement fail that asks for a table, or for one column of it."""
+        what, away = (f"COLUMN {column} ", f"{column}_away") if column else ("", f"{table}_away")
+        self.execute(f"ALTER TABLE {table} RENAME {what}TO {away}")
+        try:
+            yield
+        finally:
+            there = (
+                f"{table} RENAME COLUMN {away} TO {column}"
+                if column
+                else f"{away} RENAME TO {table}"
+            )
+            self.execute(f"ALTER TABLE {there}")
 
     def scalar(self, query: str, **values: object) -> object:
         with self.sessions.begin() as session:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 
 from tasks.watchdog import STALLED
 from tests.faults.conftest import APPLICATION, LEASE_S, House
@@ -36,7 +37,7 @@ def away(admin: psycopg.Connection[tuple[object, ...]], name: str) -> Iterator[N
 
 
 def test_a_database_that_is_away_for_a_while(
-    house: House, admin: psycopg.Connection[tuple[object, ...]]
+    house: House, admin: psycopg.Connection[tuple[object, ...]], engine: Engine
 ) -> None:
     name = str(house.stage.scalar("SELECT current_database()"))
     some = [house.stage.submit(str(number), num_images_per_prompt=4) for number in range(3)]
@@ -46,6 +47,7 @@ def test_a_database_that_is_away_for_a_while(
         # Long enough for the lease to be lost, and for the batch to be given up.
         eventually(lambda: worker.said("claim_gone"), within_s=10 * LEASE_S)
         eventually(lambda: worker.said("claim_failed"))
+    engine.dispose()  # The test was thrown out as well.
     with house.sweeping():
         house.wait_until_done()
     assert worker.is_running()

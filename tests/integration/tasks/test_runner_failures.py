@@ -402,8 +402,7 @@ def test_a_database_that_cannot_be_asked_ends_the_round_and_not_the_worker(
 ) -> None:
     job = stage.submit("a cat")
     runner, _ = stage.runner(FakeEngine(), store)
-    stage.execute("ALTER TABLE jobs RENAME TO hidden")
-    runner.serve()
-    stage.execute("ALTER TABLE hidden RENAME TO jobs")
+    with stage.broken("jobs"):
+        runner.serve()
     runner.serve()
     assert outcome(stage, job) == ("succeeded", 1, None)
