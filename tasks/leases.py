@@ -57,7 +57,7 @@ class Leases:
 
     @property
     def still_s(self) -> float:
-        """For how long no claim was taken, dropped or brought forward."""
+        """For how long no claim was taken, dropped or brought forward, and no picture stored."""
         return time.monotonic() - self._moved_at
 
     def hold(self, claimed: Iterable[Job], asked_at: float) -> None:
@@ -89,6 +89,10 @@ class Leases:
                 claim = self._current(job.id, job.attempt)
                 if claim is not None:
                     claim.step, claim.steps, claim.phase = step, steps, phase
+
+    def touch(self) -> None:
+        """Say that the work comes forward, where there are no steps to tell it by."""
+        self._moved_at = time.monotonic()
 
     def is_lost(self, job: Job) -> bool:
         """Tell whether a claim is gone, so that its work would be for nothing."""

@@ -147,6 +147,7 @@ class Settler:
         name = f"{index}-{secrets.token_hex(12)}.png"
         key = f"outputs/{job.id}/{job.attempt}/{name}"
         self._run.store.put(key, data, "image/png")
+        self._run.leases.touch()
         return NewOutput(
             name=name,
             key=key,

@@ -134,3 +134,6 @@ def test_it_is_still_when_nothing_is_brought_forward(stage: Stage, job: Job) -> 
     assert leases.still_s >= 0.1
     leases.note([job], 1, 8)
     assert leases.still_s < 0.1
+    time.sleep(0.1)
+    leases.touch()
+    assert leases.still_s < 0.1
