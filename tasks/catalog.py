@@ -6,6 +6,7 @@ found when it is read, not by the first job that runs into it. Loading weights i
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -214,7 +215,7 @@ def _model(path: Path, number: int, row: dict[str, Any]) -> ModelSpec:
     """Build one model from its table; an error names the model, and everything that is wrong."""
     try:
         # Through JSON, which has lists but no tuples, as TOML: strict on numbers, not on those.
-        model = TypeAdapter(ModelSpec).validate_json(json.dumps(row, default=str))
+        model = _adapter().validate_json(json.dumps(row, default=str))
         faults = list(_faults(model))
     except ValidationError as error:
         faults = [f"{_dotted(one['loc'])}: {one['msg']}" for one in error.errors()]
@@ -224,6 +225,11 @@ def _model(path: Path, number: int, row: dict[str, Any]) -> ModelSpec:
             f"The catalog {path} describes an impossible model, {name}: {'; '.join(faults)}."
         )
     return model
+
+
+@functools.cache  # Built once, and only by those who read a catalog.
+def _adapter() -> TypeAdapter[ModelSpec]:
+    return TypeAdapter(ModelSpec)
 
 
 def _dotted(location: Iterable[int | str]) -> str:
