@@ -111,7 +111,7 @@ def make_demo(target: Path, seed: int = 0) -> Path:
     complete.
     """
     target.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = tokenizer_of(_WORDS.split())
     for number, recipe in enumerate(_RECIPES):
         generator = torch.Generator().manual_seed(seed * len(_RECIPES) + number)
         pipe = _pipeline(recipe, tokenizer, generator)
@@ -212,9 +212,9 @@ def _text_encoder(cls: type[Any], tokenizer: CLIPTokenizer, width: int) -> torch
     return model
 
 
-def _tokenizer() -> CLIPTokenizer:
+def tokenizer_of(words: Sequence[str], context_tokens: int = _CONTEXT_TOKENS) -> CLIPTokenizer:
     """Return a byte-level tokenizer in CLIP's form: every text has tokens, common words few."""
-    merges = _merges(_WORDS.split())
+    merges = _merges(words)
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [
         *alphabet,
@@ -226,7 +226,7 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(
         vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))},
         merges=merges,
-        model_max_length=_CONTEXT_TOKENS,
+        model_max_length=context_tokens,
     )
 
 
