@@ -111,7 +111,7 @@ def make_demo(target: Path, seed: int = 0) -> Path:
     complete.
     """
     target.mkdir(parents=True, exist_ok=True)
-    tokenizer = tokenizer_of(_WORDS.split())
+    tokenizer = _tokenizer()
     for number, recipe in enumerate(_RECIPES):
         generator = torch.Generator().manual_seed(seed * len(_RECIPES) + number)
         pipe = _pipeline(recipe, tokenizer, generator)
@@ -210,6 +210,10 @@ def _text_encoder(cls: type[Any], tokenizer: CLIPTokenizer, width: int) -> torch
         )
     )
     return model
+
+
+def _tokenizer() -> CLIPTokenizer:
+    return tokenizer_of(_WORDS.split())
 
 
 def tokenizer_of(words: Sequence[str], context_tokens: int = _CONTEXT_TOKENS) -> CLIPTokenizer:
