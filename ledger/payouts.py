@@ -7,8 +7,6 @@ that could not be paid, or came back, is reversed by a new entry, and is owed ag
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +17,11 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from ledger import sheets
 from ledger.accounts import platform_account
 from ledger.errors import NothingOwed, ReferenceReused, UnknownPayout
 from ledger.journal import checked_reference
-from ledger.money import known_currency, plain
+from ledger.money import known_currency
 from ledger.tables import Account, PayoutBatch
 
 _OWED = text("""
@@ -255,25 +254,6 @@ def _decide(
 
 def to_csv(batch: Batch) -> str:
     """Return a batch as CSV, for whoever makes the transfers: a line for each orchestrator."""
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for line in batch.lines:
-        paid = line.paid_at.isoformat() if line.paid_at else ""
-        writer.writerow(
-            (
-                _as_text(batch.reference),
-                line.orchestrator,
-                line.currency,
-                plain(line.amount),
-                line.state,
-                line.created_at.isoformat(),
-                paid,
-            )
-        )
-    return sheet.getvalue()
-
-
-def _as_text(value: str) -> str:
-    """Keep a spreadsheet from taking a reference for a formula."""
-    return f"'{value}" if value[:1] in "=+-@" else value
+    return sheets.to_csv(
+        _COLUMNS, ({"batch": batch.reference, **vars(line)} for line in batch.lines)
+    )
