@@ -46,7 +46,7 @@ def _admit() -> None:
     authorization = request.headers.get("Authorization")
     runtime = current()
     if security == "gateway":
-        g.gateway_id = auth.authenticate(runtime.reads, authorization)
+        g.caller = auth.authenticate(runtime.reads, authorization)
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)
 

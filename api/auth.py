@@ -13,6 +13,7 @@ import re
 import secrets
 import string
 import zlib
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, select, update
@@ -37,6 +38,14 @@ _FIND = select(ApiKey.gateway_id, ApiKey.secret_hash, ApiKey.revoked_at).where(
     ApiKey.id == bindparam("key_id")
 )
 _WELL_FORMED = "Send one as `Authorization: Bearer px_...`."
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request: a gateway, by one of its keys."""
+
+    gateway_id: UUID
+    api_key_id: str
 
 
 def create_key(session: Session, gateway_id: UUID, name: str) -> tuple[ApiKey, str]:
@@ -72,8 +81,8 @@ def revoke_key(session: Session, gateway_id: UUID, key_id: str) -> ApiKey:
     return row
 
 
-def authenticate(reads: sessionmaker[Session], authorization: str | None) -> UUID:
-    """Return the id of the gateway whose key an `Authorization` header carries.
+def authenticate(reads: sessionmaker[Session], authorization: str | None) -> Caller:
+    """Return whose key an `Authorization` header carries, and which one it is.
 
     Raises:
         NotAuthenticated: There is no key, or it is malformed, unknown or revoked.
@@ -86,8 +95,7 @@ def authenticate(reads: sessionmaker[Session], authorization: str | None) -> UUI
     known = _same(row.secret_hash if row else _NOBODY, _hash(found[2]))
     if row is None or not known or row.revoked_at is not None:
         raise NotAuthenticated("This API key is unknown or revoked.")
-    gateway_id: UUID = row.gateway_id
-    return gateway_id
+    return Caller(row.gateway_id, found[1])
 
 
 def authenticate_admin(admin_key: str, authorization: str | None) -> None:

@@ -19,9 +19,10 @@ from uuid_utils.compat import uuid7
 
 from api.runtime import Runtime
 from api.schemas import JobFields
-from ledger import accounts
-from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError
+from ledger import accounts, refusals
+from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError, Refused
 from ledger.money import UnitPrice, unit_price
+from ledger.offers import Capability
 from tasks import jobs, lora, params, telemetry
 from tasks.errors import (
     FieldError,
@@ -157,15 +158,42 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
 
     The picture is stored outside of any transaction, and only when the job can be paid for. Its key
     is this request's own, so that a refusal can delete it whoever else has sent the same picture.
+    What the ledger refuses is recorded for finance.
 
     Raises:
-        NoOffer, NoPriceLimit, OverPriceLimit, InsufficientFunds, IdempotencyConflict: As
-            `tasks.jobs.submit`. Nothing is held, queued or stored.
+        NoOffer, Refused, IdempotencyConflict: As `tasks.jobs.submit`. Nothing is held, queued or
+            stored.
         StorageError: The picture could not be stored. Nothing is held or queued.
     """
-    if picture is None:
+    try:
+        if picture is None:
+            with runtime.sessions.begin() as session:
+                return jobs.submit(session, order)
+        return _submit_with(runtime, order, picture)
+    except Refused as refusal:
+        _record(runtime, order, refusal)
+        raise
+
+
+def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
+    """Record a refusal; the answer to the client does not depend on it."""
+    generation = order.generation
+    capability = Capability(generation.pipeline, generation.model_id)
+    try:
         with runtime.sessions.begin() as session:
-            return jobs.submit(session, order)
+            refusals.record(
+                session,
+                order.gateway_id,
+                capability,
+                generation.units,
+                refusal,
+                order.api_key_id,
+            )
+    except Exception as error:  # noqa: BLE001  the refusal is what the client must hear of
+        _log.warning("refusal_not_recorded", reason=refusal.code, error=telemetry.brief(error))
+
+
+def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, bool]:
     with runtime.reads() as session:
         _check_affordable(session, order)
     key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
@@ -184,7 +212,13 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
 
 def _check_affordable(session: Session, order: Order) -> None:
     """Refuse what `jobs.submit` would refuse, before a picture is stored for it."""
-    quote = jobs.estimate(session, order.gateway_id, order.generation, order.max_price).quote
+    quote = jobs.estimate(
+        session,
+        order.gateway_id,
+        order.generation,
+        order.max_price,
+        max_rate_age=order.max_rate_age,
+    ).quote
     balance = accounts.balance(session, order.gateway_id)
     if balance.available < quote.amount:
         raise InsufficientFunds(quote.amount, balance.available, quote.currency)

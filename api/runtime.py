@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import cast
 from uuid import UUID
@@ -13,6 +14,7 @@ from flask import current_app, g
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.auth import Caller
 from api.settings import ApiSettings
 from ledger import db
 from ledger.settings import LedgerSettings
@@ -44,6 +46,7 @@ class Runtime:
     settings: ApiSettings
     task_settings: TaskSettings
     settlement_currency: str
+    max_rate_age: timedelta
     waiting: threading.BoundedSemaphore
 
     @cached_property
@@ -59,6 +62,7 @@ def assemble(
     settings: ApiSettings,
     task_settings: TaskSettings,
     settlement_currency: str,
+    max_rate_age: timedelta = timedelta(days=1),
 ) -> Runtime:
     """Put a runtime together from its outer parts. Connects to nothing."""
     return Runtime(
@@ -71,6 +75,7 @@ def assemble(
         settings=settings,
         task_settings=task_settings,
         settlement_currency=settlement_currency,
+        max_rate_age=max_rate_age,
         waiting=threading.BoundedSemaphore(settings.max_waiting),
     )
 
@@ -91,6 +96,7 @@ def build() -> Runtime:
         ApiSettings(),
         tasks,
         books.settlement_currency,
+        timedelta(seconds=books.max_rate_age_s),
     )
 
 
@@ -99,9 +105,14 @@ def current() -> Runtime:
     return cast("Runtime", current_app.extensions[EXTENSION])
 
 
+def current_caller() -> Caller:
+    """Return the gateway, and which of its keys, that this request was let in by."""
+    return cast("Caller", g.caller)
+
+
 def current_gateway() -> UUID:
     """Return the id of the gateway that this request was let in as."""
-    return cast("UUID", g.gateway_id)
+    return current_caller().gateway_id
 
 
 def _ping(redis_url: str) -> None:

@@ -62,6 +62,9 @@ class Order:
     max_price: UnitPrice | None = None
     priority: int = 0
     idempotency_key: str | None = None
+    # Which of the gateway's keys spends, for a budget of its own.
+    api_key_id: str | None = None
+    max_rate_age: timedelta = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,12 @@ class Bell:
 
 
 def estimate(
-    session: Session, gateway_id: UUID, generation: Generation, max_price: UnitPrice | None
+    session: Session,
+    gateway_id: UUID,
+    generation: Generation,
+    max_price: UnitPrice | None,
+    *,
+    max_rate_age: timedelta = timedelta(days=1),
 ) -> Estimate:
     """Price a generation by the best live offer within the gateway's limit. Holds nothing.
 
@@ -98,7 +106,8 @@ def estimate(
         OverPriceLimit: Every offer is above the limit.
     """
     capability = Capability(generation.pipeline, generation.model_id)
-    return _best(market.look(session, gateway_id, capability), generation, max_price)
+    found = market.look(session, gateway_id, capability, max_rate_age)
+    return _best(found, generation, max_price)
 
 
 def _best(found: market.Market, generation: Generation, max_price: UnitPrice | None) -> Estimate:
@@ -135,12 +144,18 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
         return earlier, False
     generation = order.generation
     capability = Capability(generation.pipeline, generation.model_id)
-    found = market.look(session, order.gateway_id, capability)
+    found = market.look(session, order.gateway_id, capability, order.max_rate_age)
     best = _best(found, generation, order.max_price)
     deadline = found.seen_at + timedelta(seconds=order.deadline_s)
     job_id = uuid7()
     hold_id = holds.authorize(
-        session, order.gateway_id, str(job_id), best.quote, best.limit, deadline
+        session,
+        order.gateway_id,
+        str(job_id),
+        best.quote,
+        best.limit,
+        deadline,
+        api_key_id=order.api_key_id,
     )
     offer = best.quote.offer
     facts = {

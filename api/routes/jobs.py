@@ -13,10 +13,17 @@ from sqlalchemy import ColumnElement, select
 
 from api import orders, parsing, render
 from api.openapi import Answer, Operation, operation
-from api.runtime import Runtime, current, current_gateway
+from api.runtime import Runtime, current, current_caller, current_gateway
 from api.schemas import JobForm, JobRequest, JobsQuery, WaitQuery
 from api.views import JobsView, JobView
-from ledger.errors import InsufficientFunds, InvalidAmount, NoPriceLimit, OverPriceLimit
+from ledger.errors import (
+    InsufficientFunds,
+    InvalidAmount,
+    NoPriceLimit,
+    NoRate,
+    OverBudget,
+    OverPriceLimit,
+)
 from tasks import jobs, workers
 from tasks.errors import (
     FieldError,
@@ -37,7 +44,7 @@ bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 BODY = {parsing.JSON: JobRequest, parsing.FORM: JobForm}
 REFUSALS = (
     *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount),
-    *(NoPriceLimit, OverPriceLimit),
+    *(NoPriceLimit, OverPriceLimit, NoRate),
 )
 # A waiting poll looks often at first, for short jobs, and then ever less.
 _FIRST_PAUSE_S = 0.05
@@ -65,7 +72,7 @@ _LAST_PAUSE_S = 0.5
                 },
             )
         ],
-        errors=[*REFUSALS, InsufficientFunds, IdempotencyConflict, StorageError],
+        errors=[*REFUSALS, InsufficientFunds, OverBudget, IdempotencyConflict, StorageError],
     )
 )
 def submit() -> Response:
@@ -74,22 +81,24 @@ def submit() -> Response:
     The price is quoted, checked against the gateway's limit and held at once; it is charged when
     the pictures are there. A refusal holds, queues and stores nothing.
     """
-    runtime, gateway_id = current(), current_gateway()
+    runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
     asked, data = parsing.job_body()
     digest = orders.request_hash(asked, data)
     with runtime.reads() as session:
-        job, is_new = orders.earlier(session, gateway_id, key, digest), False
+        job, is_new = orders.earlier(session, caller.gateway_id, key, digest), False
     if job is None:
         prepared = orders.prepare(runtime, asked, data)
         order = Order(
-            gateway_id=gateway_id,
+            gateway_id=caller.gateway_id,
+            api_key_id=caller.api_key_id,
             generation=prepared.generation,
             request_hash=digest,
             deadline_s=orders.deadline_s(runtime, asked),
             max_price=prepared.max_price,
             priority=asked.priority,
             idempotency_key=key,
+            max_rate_age=runtime.max_rate_age,
         )
         job, is_new = orders.submit(runtime, order, prepared.picture)
     if is_new:

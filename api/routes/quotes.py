@@ -36,6 +36,10 @@ def quote() -> Response:
     orders.deadline_s(runtime, asked)
     with runtime.reads() as session:
         estimate = jobs.estimate(
-            session, current_gateway(), prepared.generation, prepared.max_price
+            session,
+            current_gateway(),
+            prepared.generation,
+            prepared.max_price,
+            max_rate_age=runtime.max_rate_age,
         )
     return render.answer(render.quote(estimate, prepared.generation))

@@ -41,7 +41,7 @@ def test_a_new_stack_can_pay_and_be_paid(session_factory: sessionmaker[Session])
         assert limit is not None
         assert limit.allows(PRICE)
         assert accounts.find_orchestrator(session, DEMO).fee_rate == Decimal("0.1")
-    assert auth.authenticate(session_factory, f"Bearer {key}") == gateway.id
+    assert auth.authenticate(session_factory, f"Bearer {key}").gateway_id == gateway.id
 
 
 def test_a_second_start_adds_nothing(session_factory: sessionmaker[Session]) -> None:
