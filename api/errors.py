@@ -139,6 +139,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.UnknownCharge: Problem(404, ledger.UnknownCharge.code, "No such charge"),
     ledger.UnknownPayout: Problem(404, ledger.UnknownPayout.code, "No such payout"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
+    tasks.UnknownOrchestratorKey: Problem(
+        404, tasks.UnknownOrchestratorKey.code, "No such orchestrator key"
+    ),
     tasks.JobNotCancelable: Problem(409, tasks.JobNotCancelable.code, "The job has ended"),
     tasks.IdempotencyConflict: Problem(
         409, tasks.IdempotencyConflict.code, "Idempotency key used for another request"
@@ -160,8 +163,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.InvalidAmount: Problem(422, ledger.InvalidAmount.code, "Not an exact amount"),
     ledger.InvalidName: Problem(422, ledger.InvalidName.code, "The name cannot be used"),
     ledger.CurrencyMismatch: Problem(422, ledger.CurrencyMismatch.code, "Wrong currency"),
-    # What follows is not a client's fault. Engine errors end a job, never a request; they are here
-    # so that none can slip through unnamed.
+    # What follows is not a client's fault. Engine errors end a job, and a missing registration a
+    # worker, never a request; they are here so that none can slip through unnamed.
+    tasks.NotRegistered: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.EngineError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.ModelLoadError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.LoraError: Problem(500, "internal_error", "Internal error", _BROKEN),

@@ -14,10 +14,13 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from ledger.errors import CurrencyMismatch, UnknownOrchestrator
+from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownOrchestrator
 from ledger.money import UnitPrice, charge
 from ledger.rates import Rates
 from ledger.tables import Account, Offer, Orchestrator
+
+# More workers than this on one offer is a typing error.
+MAX_CAPACITY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,20 @@ class Capability:
 
 @dataclass(frozen=True)
 class LiveOffer:
-    """An offer that holds now, with its orchestrator's name."""
+    """An offer that holds now, with its orchestrator's name.
+
+    `warm` and `capacity` are what the orchestrator promises: that the model is kept in memory, and
+    how many workers at once it serves the offer with. What its workers do is not the ledger's word.
+    """
 
     id: int
     orchestrator_id: UUID
     orchestrator: str
     capability: Capability
     price: UnitPrice
+    valid_from: datetime
+    warm: bool = False
+    capacity: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,19 @@ def publish(
     price: UnitPrice,
     settlement_currency: str,
     valid_from: datetime | None = None,
+    *,
+    warm: bool = False,
+    capacity: int = 1,
 ) -> Offer:
     """Offer a capability at a price in any currency, now or from a time on.
 
     Raises:
+        InvalidAmount: The capacity is not a number of workers.
         UnknownOrchestrator: There is no such orchestrator.
         CurrencyMismatch: The orchestrator is paid in another currency than the settlement currency.
     """
+    if not 1 <= capacity <= MAX_CAPACITY:
+        raise InvalidAmount("capacity", f"must be from 1 to {MAX_CAPACITY} workers")
     paid_in = session.scalar(
         select(Account.currency).where(
             Account.orchestrator_id == orchestrator_id, Account.kind == "payable"
@@ -80,24 +96,34 @@ def publish(
         raise UnknownOrchestrator(orchestrator_id)
     if paid_in != settlement_currency:
         raise CurrencyMismatch(paid_in, settlement_currency)
-    return _add(session, orchestrator_id, capability, price, valid_from, withdrawn=False)
+    row = _row(orchestrator_id, capability, price, warm=warm, capacity=capacity)
+    if valid_from is not None:
+        row.valid_from = valid_from
+    return _add(session, row)
 
 
 def withdraw(session: Session, offer: LiveOffer) -> Offer:
     """Stop offering: a row that says so supersedes the offer."""
-    return _add(session, offer.orchestrator_id, offer.capability, offer.price, None, withdrawn=True)
+    row = _row(
+        offer.orchestrator_id,
+        offer.capability,
+        offer.price,
+        warm=offer.warm,
+        capacity=offer.capacity,
+    )
+    row.withdrawn = True
+    return _add(session, row)
 
 
-def _add(
-    session: Session,
+def _row(
     orchestrator_id: UUID,
     capability: Capability,
     price: UnitPrice,
-    valid_from: datetime | None,
     *,
-    withdrawn: bool,
+    warm: bool,
+    capacity: int,
 ) -> Offer:
-    row = Offer(
+    return Offer(
         orchestrator_id=orchestrator_id,
         pipeline=capability.pipeline,
         model_id=capability.model_id,
@@ -107,10 +133,12 @@ def _add(
         stated_price_per_unit=price.stated and price.stated.price_per_unit,
         stated_pixels_per_unit=price.stated and price.stated.pixels_per_unit,
         stated_currency=price.stated and price.stated.currency,
-        withdrawn=withdrawn,
+        warm=warm,
+        capacity=capacity,
     )
-    if valid_from is not None:
-        row.valid_from = valid_from
+
+
+def _add(session: Session, row: Offer) -> Offer:
     session.add(row)
     session.flush()
     return row
@@ -138,6 +166,9 @@ def live(session: Session, *where: ColumnElement[bool]) -> list[LiveOffer]:
             orchestrator=name,
             capability=Capability(offer.pipeline, offer.model_id),
             price=offer.price,
+            valid_from=offer.valid_from,
+            warm=offer.warm,
+            capacity=offer.capacity,
         )
         for offer, name in session.execute(newest)
         if not offer.withdrawn

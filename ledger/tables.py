@@ -164,6 +164,7 @@ class Offer(_Stated, Base):
     __table_args__ = (
         CheckConstraint("price_per_unit > 0 AND price_per_unit < 'NaN'", name="price_above_zero"),
         CheckConstraint("pixels_per_unit > 0", name="pixels_above_zero"),
+        CheckConstraint("capacity > 0", name="capacity_above_zero"),
         Index(
             "ix_offers_capability",
             "pipeline",
@@ -182,6 +183,9 @@ class Offer(_Stated, Base):
     pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
     withdrawn: Mapped[bool] = mapped_column(server_default=text("false"))
+    # Promises: the model is kept in memory, and so many workers at once serve the offer.
+    warm: Mapped[bool] = mapped_column(server_default=text("false"))
+    capacity: Mapped[int] = mapped_column(server_default=text("1"))
     valid_from: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     created_at: Mapped[datetime] = _created()
 

@@ -5,6 +5,8 @@
     |-- InvalidParams           one or more request fields are wrong
     |-- InvalidImage            the input picture cannot be used
     |-- NoOffer                 nobody sells the capability
+    |-- NotRegistered           a worker without a key of an orchestrator
+    |-- UnknownOrchestratorKey  a key that the orchestrator does not have
     |-- JobNotFound             no such job for this gateway
     |-- JobNotCancelable        the job has already ended
     |-- IdempotencyConflict     a key used again with another request
@@ -87,6 +89,29 @@ class NoOffer(TasksError):
             f"No orchestrator offers {pipeline} with {model_id!r}. "
             f"Offered for {pipeline}: {', '.join(offered) or 'nothing'}."
         )
+
+
+class NotRegistered(TasksError):
+    """Raised when a worker's key is missing, malformed, unknown or revoked."""
+
+    code = "not_registered"
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"{why} Make a key for the orchestrator, with `pixeltoll orchestrator key create`, "
+            "and give it to the worker as PIXELTOLL_ORCHESTRATOR_KEY."
+        )
+
+
+class UnknownOrchestratorKey(TasksError):
+    """Raised when a key is to be revoked that is not one of the orchestrator's."""
+
+    code = "unknown_orchestrator_key"
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        super().__init__(f"This orchestrator has no key {key_id!r}.")
 
 
 class JobNotFound(TasksError):

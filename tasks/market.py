@@ -52,6 +52,7 @@ WITH newest AS (
 )
 SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrator,
        NULL AS pipeline, NULL AS model_id, price_per_unit, pixels_per_unit, newest.currency,
+       newest.valid_from, newest.warm AS promised_warm, newest.capacity,
        serving.live, serving.warm, now() AS seen_at, settlement.currency AS settlement
   FROM newest, LATERAL (
     SELECT count(*) > 0 AS live, coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
@@ -63,7 +64,7 @@ SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrato
  WHERE NOT newest.withdrawn
 UNION ALL
 SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
-       price_limits.currency,
+       price_limits.currency, NULL, NULL, NULL,
        NULL, NULL, now(), settlement.currency
   FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
@@ -125,6 +126,9 @@ def _candidate(row: Row[Any], capability: Capability) -> Candidate:
         orchestrator=row.orchestrator,
         capability=capability,
         price=UnitPrice(row.price_per_unit, row.pixels_per_unit, row.currency),
+        valid_from=row.valid_from,
+        warm=row.promised_warm,
+        capacity=row.capacity,
     )
     return Candidate(offer, live=row.live, warm=row.warm)
 

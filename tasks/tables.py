@@ -135,3 +135,16 @@ class Worker(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()
     )
+
+
+class OrchestratorKey(Base):
+    """The key that an orchestrator's workers register with: its public id and a hash."""
+
+    __tablename__ = "orchestrator_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"), index=True)
+    name: Mapped[str]
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

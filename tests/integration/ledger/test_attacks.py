@@ -126,6 +126,7 @@ def refused(engine: Engine, book: Book, facts: dict[str, object], *statements: s
         "UPDATE charges SET refunded = 0",
         "UPDATE refunds SET amount = amount / 2",
         "UPDATE offers SET price_per_unit = price_per_unit * 2",
+        "UPDATE offers SET warm = true, capacity = 100",
         "UPDATE accounts SET balance = balance + 1 WHERE gateway_id = :north",
         "UPDATE accounts SET gateway_id = :south WHERE gateway_id = :north AND kind = 'held'",
         "UPDATE holds SET state = 'open', resolved_at = NULL WHERE id = :captured",
@@ -807,9 +808,14 @@ def test_a_refund_is_a_part_of_its_charge(
         ("price_per_unit, pixels_per_unit, currency", "'NaN', 1, 'USD'", "price_above_zero"),
         ("price_per_unit, pixels_per_unit, currency", "1, 0, 'USD'", "pixels_above_zero"),
         ("price_per_unit, pixels_per_unit, currency", "1, 1, 'EUR'", "currency"),
+        (
+            "price_per_unit, pixels_per_unit, currency, capacity",
+            "1, 1, 'USD', 0",
+            "capacity_above_zero",
+        ),
     ],
 )
-def test_an_offer_has_a_price(
+def test_an_offer_has_a_price_and_a_capacity(
     engine: Engine, book: Book, facts: dict[str, object], columns: str, values: str, name: str
 ) -> None:
     statement = (

@@ -240,6 +240,25 @@ def test_an_offer_is_in_any_currency_of_one_who_is_paid_in_the_settlements(book:
             offers.publish(session, NOBODY, OTHER, price, "USD")
 
 
+def test_an_offer_keeps_its_promises_until_the_next(book: Book) -> None:
+    owner, model = book.party.orchestrator_id, Capability("text-to-image", book.fresh("model"))
+    price = unit_price("3e-08")
+    with book.sessions.begin() as session:
+        offers.publish(session, owner, model, price, "USD", warm=True, capacity=8)
+        [first] = offers.live_for(session, model)
+        assert (first.warm, first.capacity) == (True, 8)
+        withdrawn = offers.withdraw(session, first)
+        assert (withdrawn.warm, withdrawn.capacity) == (True, 8)
+    with book.sessions.begin() as session:
+        for capacity in (0, -1, offers.MAX_CAPACITY + 1):
+            with pytest.raises(InvalidAmount, match="capacity"):
+                offers.publish(session, owner, model, price, "USD", capacity=capacity)
+        offers.publish(session, owner, model, price, "USD")
+        [second] = offers.live_for(session, model)
+        assert (second.warm, second.capacity) == (False, 1)
+        assert second.valid_from >= first.valid_from
+
+
 def test_the_words_of_an_offer_and_of_a_limit_are_kept(book: Book) -> None:
     price = unit_price("4768371.5", 3, "wei")
     assert (price.price_per_unit, price.pixels_per_unit) == (Decimal("0.000000000047683715"), 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -12,11 +13,12 @@ from ledger.offers import Capability, LiveOffer
 from tasks.routing import Candidate, choose, queue_name, slug
 
 CAPABILITY = Capability("text-to-image", "acme/turbo")
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 ANY = Limit(None, None, None)
 
 
 def candidate(name: str, price: str, *, live: bool = True, warm: bool = False) -> Candidate:
-    offer = LiveOffer(1, UUID(int=0), name, CAPABILITY, unit_price(price))
+    offer = LiveOffer(1, UUID(int=0), name, CAPABILITY, unit_price(price), NOW)
     return Candidate(offer, live=live, warm=warm)
 
 
