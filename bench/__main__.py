@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import claims, models, overhead, report, starts, submits
+from bench import captures, claims, models, overhead, report, starts, submits
 from bench.measure import Row
 from bench.parts import Parts, parts
 
@@ -31,6 +31,7 @@ _BENCHES: dict[str, Callable[[Parts, Plan], list[Row]]] = {
     "starts": lambda parts, plan: starts.rows(parts, plan.rounds, plan.share),
     "overhead": lambda parts, plan: overhead.rows(parts, plan.rounds, plan.share),
     "claims": lambda parts, plan: claims.rows(parts, plan.rounds, plan.depths),
+    "captures": lambda parts, plan: captures.rows(parts, plan.rounds, plan.share),
     "models": lambda parts, plan: models.rows(parts, plan.rounds),
 }
 
