@@ -14,8 +14,10 @@ from api.views import (
     HoldView,
     JobErrorView,
     JobView,
+    LimitsSetView,
     LimitsView,
     LimitView,
+    LimitWarningView,
     ModelView,
     OfferPriceView,
     OutputView,
@@ -29,6 +31,7 @@ from ledger.accounts import Balance
 from ledger.limits import Limit
 from ledger.money import UnitPrice, plain
 from ledger.offers import Capability
+from ledger.tables import LimitWarning
 from tasks.catalog import ModelSpec
 from tasks.jobs import Estimate
 from tasks.params import Generation
@@ -150,6 +153,23 @@ def balance(found: Balance) -> BalanceView:
 def limits(found: Sequence[Limit]) -> LimitsView:
     """Show a gateway's limits."""
     return LimitsView(data=[_limit(one) for one in found], next_cursor=None)
+
+
+def limits_set(found: Sequence[Limit], warned: Sequence[LimitWarning]) -> LimitsSetView:
+    """Show a gateway's limits as they were set just now, and what is odd about them."""
+    return LimitsSetView(
+        **limits(found).model_dump(), warnings=[limit_warning(row) for row in warned]
+    )
+
+
+def limit_warning(row: LimitWarning) -> LimitWarningView:
+    """Show a warning about a limit."""
+    return LimitWarningView(
+        pipeline=row.pipeline,
+        model_id=row.model_id,
+        message=row.message,
+        created_at=row.created_at,
+    )
 
 
 def _limit(limit: Limit) -> LimitView:

@@ -99,11 +99,11 @@ class Query(BaseModel):
 
 # Bounds for the schema alone: the catalog and the ledger check them, and can say more.
 _NOT_EMPTY: dict[str, Any] = {"minLength": 1}
-_POSITIVE: dict[str, Any] = {"minimum": 1}
+POSITIVE: dict[str, Any] = {"minimum": 1}
 _GUIDANCE: dict[str, Any] = {"minimum": 0, "maximum": 100}
 _STRENGTH: dict[str, Any] = {"exclusiveMinimum": 0, "maximum": 1}
 _SEED: dict[str, Any] = {"minimum": 0, "maximum": MAX_SEED}
-_PARTY: dict[str, Any] = {"pattern": r"^[a-z0-9][a-z0-9-]{0,62}$"}
+PARTY: dict[str, Any] = {"pattern": r"^[a-z0-9][a-z0-9-]{0,62}$"}
 
 
 class JobFields(Body):
@@ -119,13 +119,13 @@ class JobFields(Body):
     width: int | None = Field(
         None,
         description="Pixels, rounded up to the model's multiple. For text-to-image only.",
-        json_schema_extra=_POSITIVE,
+        json_schema_extra=POSITIVE,
     )
-    height: int | None = Field(None, description="As `width`.", json_schema_extra=_POSITIVE)
+    height: int | None = Field(None, description="As `width`.", json_schema_extra=POSITIVE)
     num_images_per_prompt: int = Field(
-        1, description="Picture k of n has the seed `seed + k`.", json_schema_extra=_POSITIVE
+        1, description="Picture k of n has the seed `seed + k`.", json_schema_extra=POSITIVE
     )
-    num_inference_steps: int | None = Field(None, json_schema_extra=_POSITIVE)
+    num_inference_steps: int | None = Field(None, json_schema_extra=POSITIVE)
     guidance_scale: Number | None = Field(None, json_schema_extra=_GUIDANCE)
     image_guidance_scale: Number | None = Field(
         None,
@@ -217,11 +217,16 @@ class WaitQuery(Query):
     )
 
 
-class JobsQuery(Query):
-    """Which jobs to list."""
+class PageQuery(Query):
+    """Which page of a list."""
 
     limit: int = Field(50, ge=1, le=MAX_PAGE)
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+
+class JobsQuery(PageQuery):
+    """Which jobs to list."""
+
     state: State | None = None
     model_id: Name | None = None
     created_after: Time | None = None
@@ -235,7 +240,7 @@ class LimitItem(Body):
     model_id: Name | None = None
     price_per_unit: Amount | None = Field(description="null accepts any price.")
     pixels_per_unit: int | None = Field(
-        None, description="Pixels that the price buys; 1 if null.", json_schema_extra=_POSITIVE
+        None, description="Pixels that the price buys; 1 if null.", json_schema_extra=POSITIVE
     )
     currency: str | None = Field(None, description="The settlement currency if null.")
 
@@ -245,45 +250,4 @@ class LimitsRequest(Body):
 
     data: list[LimitItem] = Field(max_length=1000)
     next_cursor: None = Field(None, description="So that an answer can be sent back as it is.")
-
-
-class NewGateway(Body):
-    """A gateway to create."""
-
-    name: str = Field(
-        description="1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.",
-        json_schema_extra=_PARTY,
-    )
-
-
-class NewKey(Body):
-    """An API key to create."""
-
-    name: Name = Field(description="What it is for; need not be unique.")
-
-
-class TopUp(Body):
-    """Funds to add."""
-
-    amount: Amount
-    reference: Name = Field(description="Yours, once for each payment: sent again, it pays once.")
-
-
-class NewOrchestrator(Body):
-    """An orchestrator to create."""
-
-    name: str = Field(
-        description="1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit.",
-        json_schema_extra=_PARTY,
-    )
-    fee_rate: Rate = Field(Decimal(0), description="The platform's share of each charge, 0 to 1.")
-
-
-class NewOffer(Body):
-    """A price for a capability, from now on; it supersedes the orchestrator's earlier one."""
-
-    pipeline: Pipeline
-    model_id: Name
-    price_per_unit: Amount
-    pixels_per_unit: int = Field(1, json_schema_extra=_POSITIVE)
-    currency: str | None = Field(None, description="The settlement currency if null.")
+    warnings: list[Any] = Field([], description="The same: what was warned of before.")

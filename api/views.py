@@ -216,84 +216,28 @@ class LimitsView(View):
     next_cursor: None
 
 
-class GatewayView(View):
-    """A gateway."""
+class LimitWarningView(View):
+    """A limit that was set for what nobody offered then."""
 
-    id: UUID
-    name: str
-    created_at: datetime
-    balance: BalanceView
-
-
-class GatewaysView(View):
-    """All gateways, by name."""
-
-    data: list[GatewayView]
-    next_cursor: None
-
-
-class KeyView(View):
-    """An API key, without its secret."""
-
-    id: str
-    name: str
-    created_at: datetime
-    revoked_at: datetime | None
-
-
-class NewKeyView(KeyView):
-    """A new API key. `key` is shown this once."""
-
-    key: str
-
-
-class KeysView(View):
-    """A gateway's API keys, newest first."""
-
-    data: list[KeyView]
-    next_cursor: None
-
-
-class TopUpView(View):
-    """Funds that were added, and the balance now."""
-
-    reference: str
-    amount: Money
-    currency: str
-    balance: BalanceView
-
-
-class OrchestratorView(View):
-    """An orchestrator, and what it has earned and was not paid yet."""
-
-    id: UUID
-    name: str
-    fee_rate: Money
-    owed: Money
-    currency: str
-    created_at: datetime
-
-
-class OrchestratorsView(View):
-    """All orchestrators, by name."""
-
-    data: list[OrchestratorView]
-    next_cursor: None
-
-
-class OfferView(PriceView):
-    """An offer that holds now."""
-
-    id: int
     pipeline: str
-    model_id: str
+    model_id: str | None
+    message: str
+    created_at: datetime
 
 
-class OffersView(View):
-    """An orchestrator's offers that hold now, cheapest first."""
+class LimitWarningsView(View):
+    """A page of warnings, newest first."""
 
-    data: list[OfferView]
-    next_cursor: None
+    data: list[LimitWarningView]
+    next_cursor: str | None
+
+
+class LimitsSetView(LimitsView):
+    """A gateway's limits as they were set just now."""
+
+    warnings: list[LimitWarningView] = Field(
+        description="The limits for what nobody offers. They hold as any other."
+    )
 
 
 class HealthView(View):

@@ -140,9 +140,13 @@ def _warning(session: Session, gateway_id: UUID, limit: Limit) -> LimitWarning |
     return warning
 
 
-def list_warnings(session: Session, gateway_id: UUID, limit: int = 100) -> list[LimitWarning]:
-    """Return a gateway's newest warnings."""
+def list_warnings(
+    session: Session, gateway_id: UUID, *, before: int | None = None, limit: int = 100
+) -> list[LimitWarning]:
+    """Return a gateway's newest warnings, or those older than `before`, the id of one."""
     mine = select(LimitWarning).where(LimitWarning.gateway_id == gateway_id)
+    if before is not None:
+        mine = mine.where(LimitWarning.id < before)
     return list(session.scalars(mine.order_by(LimitWarning.id.desc()).limit(limit)))
 
 

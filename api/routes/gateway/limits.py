@@ -1,4 +1,4 @@
-"""/v1/balance and /v1/limits: a gateway's own money and prices."""
+"""/v1/limits: the most that a gateway pays; and how a list of limits is read, for admins too."""
 
 from __future__ import annotations
 
@@ -8,31 +8,17 @@ from api import parsing, render
 from api.openapi import Answer, Operation, operation
 from api.runtime import current, current_gateway
 from api.schemas import LimitItem, LimitsRequest
-from api.views import BalanceView, LimitsView
-from ledger import accounts, limits
+from api.views import LimitsSetView, LimitsView
+from ledger import limits
 from ledger.errors import CurrencyMismatch, InvalidAmount
 from ledger.limits import Limit
 from ledger.money import unit_price
 from tasks.errors import FieldError, InvalidParams
 
-bp = Blueprint("gateway", __name__, url_prefix="/v1")
+bp = Blueprint("limits", __name__, url_prefix="/limits")
 
 
-@bp.get("/balance")
-@operation(
-    Operation(
-        tag="gateway",
-        security="gateway",
-        answers=[Answer(200, "The balance", BalanceView)],
-    )
-)
-def balance() -> Response:
-    """Show what can be spent, and what is held for open jobs."""
-    with current().reads() as session:
-        return render.answer(render.balance(accounts.balance(session, current_gateway())))
-
-
-@bp.get("/limits")
+@bp.get("")
 @operation(
     Operation(
         tag="gateway",
@@ -40,34 +26,37 @@ def balance() -> Response:
         answers=[Answer(200, "The limits", LimitsView)],
     )
 )
-def show_limits() -> Response:
+def show() -> Response:
     """Show the most that is paid for each model, pipeline, or anything."""
     with current().reads() as session:
         return render.answer(render.limits(limits.list_limits(session, current_gateway())))
 
 
-@bp.put("/limits")
+@bp.put("")
 @operation(
     Operation(
         tag="gateway",
         security="gateway",
         body={parsing.JSON: LimitsRequest},
-        answers=[Answer(200, "The limits now", LimitsView)],
+        answers=[Answer(200, "The limits now", LimitsSetView)],
         errors=[InvalidAmount, CurrencyMismatch],
     )
 )
-def set_limits() -> Response:
+def replace() -> Response:
     """Replace all limits.
 
     For a job the most exact limit holds: of its model, else of its pipeline, else of everything.
-    Without one, the job is refused. A null price accepts any.
+    Without one, the job is refused. A null price accepts any. `warnings` names the limits for what
+    nobody offers: they are set, and wait for an offer.
     """
     runtime = current()
     wanted = requested_limits(runtime.settlement_currency)
     with runtime.sessions.begin() as session:
-        limits.replace_limits(session, current_gateway(), wanted, runtime.settlement_currency)
+        warned = limits.replace_limits(
+            session, current_gateway(), wanted, runtime.settlement_currency
+        )
         found = limits.list_limits(session, current_gateway())
-    return render.answer(render.limits(found))
+    return render.answer(render.limits_set(found, warned))
 
 
 def requested_limits(currency: str) -> list[Limit]:
