@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from api import auth
 from api.openapi import described
+from tasks import keys
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import ADMIN_KEY, GOOD, World, problem
 
@@ -63,8 +63,7 @@ def test_every_other_route_refuses_without_a_valid_key(
 
 
 def _well_formed_but_unknown() -> str:
-    secret = "A" * 43
-    return f"px_{'0' * 12}_{secret}{auth._checksum('0' * 12, secret)}"
+    return keys.make().written("px")
 
 
 @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", "", "px_key"])
