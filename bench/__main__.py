@@ -9,22 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import captures, claims, models, overhead, report, starts, submits
+from bench import books, captures, claims, models, overhead, report, starts, submits
 from bench.measure import Row
 from bench.parts import Parts, parts
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: rounds of all arms, the share of the usual samples, and the depths."""
+    """How much is measured: rounds of all arms, the share of the usual samples, and depths."""
 
     rounds: int
     share: float
     depths: tuple[int, ...]
+    postings: tuple[int, ...]
 
 
-_USUAL = Plan(rounds=5, share=1.0, depths=(1_000, 100_000, 1_000_000))
-_QUICK = Plan(rounds=3, share=0.2, depths=(1_000, 20_000))
+_USUAL = Plan(5, 1.0, (1_000, 100_000, 1_000_000), (10_000, 10_000_000))
+_QUICK = Plan(3, 0.2, (1_000, 20_000), (10_000, 200_000))
 
 _BENCHES: dict[str, Callable[[Parts, Plan], list[Row]]] = {
     "submits": lambda parts, plan: submits.rows(parts, plan.rounds, plan.share),
@@ -32,6 +33,7 @@ _BENCHES: dict[str, Callable[[Parts, Plan], list[Row]]] = {
     "overhead": lambda parts, plan: overhead.rows(parts, plan.rounds, plan.share),
     "claims": lambda parts, plan: claims.rows(parts, plan.rounds, plan.depths),
     "captures": lambda parts, plan: captures.rows(parts, plan.rounds, plan.share),
+    "books": lambda parts, plan: books.rows(parts, plan.rounds, plan.postings),
     "models": lambda parts, plan: models.rows(parts, plan.rounds),
 }
 
@@ -40,7 +42,9 @@ def main() -> None:
     """Run the benches that are asked for."""
     asked = _arguments()
     plan = _QUICK if asked.quick else _USUAL
-    plan = replace(plan, depths=asked.depths or plan.depths)
+    plan = replace(
+        plan, depths=asked.depths or plan.depths, postings=asked.postings or plan.postings
+    )
     rows: list[Row] = []
     with parts() as lent:
         where = report.machine(lent.data_dir)
@@ -63,6 +67,9 @@ def _arguments() -> argparse.Namespace:
         "--depths",
         type=_depths,
         help=f"queue depths for claims, from {claims.SHALLOWEST}: 1000,100000",
+    )
+    parser.add_argument(
+        "--postings", type=_depths, help="depths of the ledger for books: 10000,1000000"
     )
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="put the table into a page, between its markers"
