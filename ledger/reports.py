@@ -15,12 +15,16 @@ from ledger.errors import UnknownGateway
 
 @dataclass(frozen=True)
 class Report:
-    """A view, the order of its rows, and the columns that narrow it: by value, and by day."""
+    """A view, the order of its rows, and the columns that narrow it: by value, and by day.
+
+    `number` is the column of a number that falls from row to row, by which pages go on.
+    """
 
     view: str
     order: str
     filters: tuple[str, ...] = ()
     day: str | None = None
+    number: str | None = None
 
 
 REPORTS: Mapping[str, Report] = {
@@ -36,7 +40,12 @@ REPORTS: Mapping[str, Report] = {
     ),
     "budgets": Report("billing_budgets", "gateway, api_key_id NULLS FIRST, period", ("gateway",)),
     "payouts": Report("billing_payouts", "payout_id DESC", ("batch", "orchestrator", "state")),
-    "refusals": Report("billing_refusals", "refusal_id DESC", ("gateway", "reason", "model_id")),
+    "refusals": Report(
+        "billing_refusals",
+        "refusal_id DESC",
+        ("gateway", "reason", "model_id"),
+        number="refusal_id",
+    ),
     "rates": Report("billing_rates", "observed_at DESC, rate_id DESC"),
     "gateway-daily": Report(
         "billing_gateway_daily", "day, gateway, currency", ("gateway",), day="day"
@@ -66,11 +75,13 @@ def rows(
     *,
     since: date | None = None,
     until: date | None = None,
+    before: int | None = None,
     limit: int = 1000,
 ) -> Sequence[RowMapping]:
     """Return the rows of a report, one of `REPORTS`, that have the values of `where`.
 
-    `since` and `until` (the first day, and the day after the last) narrow the reports by day.
+    `since` and `until` (the first day, and the day after the last) narrow the reports by day;
+    `before`, the number of a row, is where a page goes on.
 
     Raises:
         KeyError: There is no such report, or it is not narrowed by such a column.
@@ -81,15 +92,49 @@ def rows(
     if unknown:
         raise KeyError(unknown[0])
     wanted = [f"{column} = :{column}" for column in values]
-    for name, sign, day in (("since", ">=", since), ("until", "<", until)):
-        if day is not None:
-            if found.day is None:
+    for name, column, sign, value in (
+        ("since", found.day, ">=", since),
+        ("until", found.day, "<", until),
+        ("before", found.number, "<", before),
+    ):
+        if value is not None:
+            if column is None:
                 raise KeyError(name)
-            wanted.append(f"{found.day} {sign} :{name}")
-            values[name] = day
+            wanted.append(f"{column} {sign} :{name}")
+            values[name] = value
     condition = f" WHERE {' AND '.join(wanted)}" if wanted else ""
     query = f"SELECT * FROM {found.view}{condition} ORDER BY {found.order} LIMIT :limit"  # noqa: S608  names of our own
     return session.execute(text(query), {**values, "limit": limit}).mappings().all()
+
+
+def columns(session: Session, report: str) -> list[str]:
+    """Return the columns of a report, one of `REPORTS`, in the order that its rows have them.
+
+    Raises:
+        KeyError: There is no such report.
+    """
+    none = text(f"SELECT * FROM {REPORTS[report].view} LIMIT 0")  # noqa: S608  names of our own
+    return list(session.execute(none).keys())
+
+
+_SPEND = text("""
+SELECT day, model_id, sum(amount) AS amount
+  FROM billing_charges
+ WHERE currency = :currency AND day >= :since AND day < :until
+   AND (CAST(:gateway AS varchar) IS NULL OR gateway = :gateway)
+ GROUP BY day, model_id ORDER BY day, model_id
+""")
+
+
+def spend(
+    session: Session, currency: str, since: date, until: date, gateway: str | None = None
+) -> Sequence[RowMapping]:
+    """Return what was charged for each model on each day: by one gateway, or by all.
+
+    `until` is the day after the last. What was given back later is not taken off.
+    """
+    values = {"currency": currency, "since": since, "until": until, "gateway": gateway}
+    return session.execute(_SPEND, values).mappings().all()
 
 
 _STATEMENT = text("""

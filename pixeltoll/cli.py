@@ -1,7 +1,7 @@
 """The `pixeltoll` command: a whole stack, and everything that is done to one.
 
 The commands that are one process each are in `pixeltoll.run`; those about gateways, prices and
-money in `pixeltoll.admin`.
+money in `pixeltoll.commands`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from typing import Annotated, Never
 import typer
 
 from api.errors import ApiError
-from pixeltoll import admin, demo, migrate, run, stack
+from pixeltoll import demo, migrate, run, stack
+from pixeltoll.commands import (
+    audit,
+    budgets,
+    gateways,
+    limits,
+    money,
+    offers,
+    orchestrators,
+    payouts,
+    rates,
+    reports,
+)
+from pixeltoll.commands.common import database_url
 from pixeltoll.console import complain, say
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from pixeltoll.state import Connection
@@ -72,7 +85,7 @@ def run_demo(
 @db_app.command("upgrade")
 def upgrade(data_dir: DataDir = DEFAULT_DIR) -> None:
     """Bring the database to the newest schema."""
-    migrate.upgrade(admin.database_url(data_dir))
+    migrate.upgrade(database_url(data_dir))
     say("The schema is up to date.")
 
 
@@ -107,4 +120,16 @@ Ctrl-C stops it.""")
 
 app.add_typer(run.app)
 app.add_typer(db_app, name="db")
-admin.add_to(app)
+for room in (
+    gateways,
+    orchestrators,
+    offers,
+    limits,
+    money,
+    rates,
+    budgets,
+    payouts,
+    reports,
+    audit,
+):
+    room.add_to(app)

@@ -1,21 +1,40 @@
-"""What the command writes: plain lines, tables and JSON."""
+"""What the command writes: plain lines, tables, CSV and JSON, to the terminal or to a file."""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from ledger import sheets
 from ledger.money import plain
+from pixeltoll.errors import NotWritten
+
+STDOUT = Path("-")
+
+# As wide as a table may be: what a narrow terminal or a pipe would cut off is what was asked for.
+_WIDTH = 10_000
 
 _out = Console(highlight=False, soft_wrap=True)
-# As wide as a table may be: what a narrow terminal or a pipe would cut off is what was asked for.
-_wide = Console(highlight=False, width=10_000)
+_wide = Console(highlight=False, width=_WIDTH)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
 
 
 def say(text: str) -> None:
@@ -42,16 +61,46 @@ def show_all(
     columns: Sequence[str], rows: Sequence[Mapping[str, object]], *, as_json: bool
 ) -> None:
     """Write many things: a table, or a JSON object with the list under `data`."""
-    if as_json:
-        _out.print(json.dumps({"data": [_written(row) for row in rows]}, indent=2), markup=False)
-        return
+    if rows and not as_json:
+        _wide.print(_table(columns, rows))  # its header is bold where that can be shown
+    else:
+        write(render(columns, rows, Format.JSON if as_json else Format.TABLE))
+
+
+def render(columns: Sequence[str], rows: Sequence[Mapping[str, object]], how: Format) -> str:
+    """Return rows as the text of a table, of CSV, or of a JSON object with them under `data`."""
+    if how is Format.CSV:
+        return sheets.to_csv(columns, rows)
+    if how is Format.JSON:
+        return json.dumps({"data": [_written(row) for row in rows]}, indent=2) + "\n"
     if not rows:
-        _out.print("None.", markup=False)
-        return
+        return "None.\n"
+    text = io.StringIO()
+    Console(file=text, highlight=False, width=_WIDTH).print(_table(columns, rows))
+    return text.getvalue()
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> Table:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*map(_cell, _written(row).values()))
-    _wide.print(table)
+        table.add_row(*(escape(_cell(_value(row[column]))) for column in columns))
+    return table
+
+
+def write(text: str, target: Path = STDOUT) -> None:
+    """Write a text to a file, or `-` for standard output.
+
+    Raises:
+        NotWritten: The file cannot be written.
+    """
+    if target == STDOUT:
+        sys.stdout.write(text)
+        return
+    try:
+        # Not translated: CSV says itself where its lines end.
+        target.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise NotWritten(target, error.strerror or str(error)) from error
 
 
 def _written(facts: Mapping[str, object]) -> dict[str, object]:
@@ -64,6 +113,10 @@ def _value(value: object) -> object:
         return plain(value)
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Mapping):
+        return _written(value)
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 

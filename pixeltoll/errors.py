@@ -9,6 +9,9 @@
     |-- PortTaken
     |-- ModelsNotMade       the demo models could not be made
     |-- BadArgument         an argument that only the command itself can judge
+    |-- NotWritten          a file that was asked for cannot be written
+    |-- NotRead             a file that was named cannot be read
+    |-- NoDrawing           a picture needs what is not installed
     `-- DemoFailed          the demo's jobs or sums are not what they should be
 
 The command prints the message and exits with status 1: no traceback for what an operator can mend.
@@ -96,6 +99,32 @@ class ModelsNotMade(PixeltollError):
 
 class BadArgument(PixeltollError):
     """Raised when an argument cannot be used; says what would do."""
+
+
+class NotWritten(PixeltollError):
+    """Raised when a file that was asked for cannot be written."""
+
+    def __init__(self, target: Path, reason: str) -> None:
+        self.target = target
+        super().__init__(f"{target} cannot be written: {reason}. Choose another file.")
+
+
+class NotRead(PixeltollError):
+    """Raised when a file that was named cannot be read."""
+
+    def __init__(self, source: Path, reason: str) -> None:
+        self.source = source
+        super().__init__(f"{source} cannot be read: {reason}. Name another file.")
+
+
+class NoDrawing(PixeltollError):
+    """Raised when a picture is asked for, and the library that draws it is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Pictures are drawn by matplotlib, which is not installed. Install it with "
+            "`pip install 'pixeltoll[reports]'`, or leave --png out."
+        )
 
 
 class DemoFailed(PixeltollError):

@@ -1,0 +1,161 @@
+"""Pictures of the books, drawn by matplotlib: only here, and only when one is asked for.
+
+A picture shows and does not count: heights are rounded to what a pixel can show, and sums that
+somebody relies on are the reports'.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ledger.money import EXACT
+from pixeltoll.errors import NoDrawing, NotWritten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MODELS_MAX = 8  # as many colours as an eye keeps apart
+OTHER = "other models"
+
+_SIZE = (11, 5.5)  # inches
+_DPI = 120
+_BAR = 0.8  # of a day
+# Okabe and Ito's colours, which the colour-blind tell apart too; grey is for the rest.
+_COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
+    *("#56B4E9", "#D55E00", "#F0E442", "#5B4B8A"),
+)
+_GREY = "#9A9A9A"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was charged for a model on a day."""
+
+    day: date
+    model_id: str
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a chart is of: the days, both included, the currency, and whose."""
+
+    first: date
+    last: date
+    currency: str
+    gateway: str | None = None
+
+    @property
+    def days(self) -> list[date]:
+        """Every day, also those without a charge."""
+        return [
+            self.first + timedelta(days=number)
+            for number in range((self.last - self.first).days + 1)
+        ]
+
+
+def draw_spend(target: Path, spent: Sequence[Spent], frame: Frame) -> None:
+    """Draw spend over time by model, as a PNG of a column for each day.
+
+    Raises:
+        NoDrawing: matplotlib is not installed.
+        NotWritten: The file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NoDrawing from error
+    # No pyplot: a figure of its own opens no window, whatever the machine's settings say.
+    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    _columns(axes, by_model(spent), frame)
+    _dates(axes, frame)
+    try:
+        figure.savefig(target, format="png")
+    except OSError as error:
+        raise NotWritten(target, error.strerror or str(error)) from error
+
+
+def by_model(spent: Sequence[Spent]) -> dict[str, dict[date, Decimal]]:
+    """Return what each model cost on each day, the dearest model first, and the last ones as one.
+
+    More models than can be told apart are summed up as `OTHER`, which comes last.
+    """
+    totals: dict[str, Decimal] = defaultdict(Decimal)
+    for one in spent:
+        totals[one.model_id] = EXACT.add(totals[one.model_id], one.amount)
+    ranked = sorted(totals, key=lambda model_id: (-totals[model_id], model_id))
+    shown = ranked if len(ranked) <= MODELS_MAX else ranked[:MODELS_MAX]
+    days: dict[str, dict[date, Decimal]] = {model_id: defaultdict(Decimal) for model_id in shown}
+    if len(shown) < len(ranked):
+        days[OTHER] = defaultdict(Decimal)
+    for one in spent:
+        column = days[one.model_id if one.model_id in days else OTHER]
+        column[one.day] = EXACT.add(column[one.day], one.amount)
+    return days
+
+
+def _columns(axes: Axes, models: Mapping[str, Mapping[date, Decimal]], frame: Frame) -> None:
+    """Stack the models' parts of each day, the dearest at the bottom."""
+    bottom = [0.0] * len(frame.days)
+    for number, (model_id, amounts) in enumerate(models.items()):
+        heights = [float(amounts.get(one, 0)) for one in frame.days]
+        colour = _GREY if model_id == OTHER else _COLOURS[number]
+        axes.bar(
+            [(one - frame.first).days for one in frame.days],
+            heights,
+            _BAR,
+            bottom=bottom,
+            color=colour,
+            label=model_id,
+            linewidth=0,
+        )
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    whose = f" of {frame.gateway}" if frame.gateway else ""
+    axes.set_title(f"Spend{whose} by model, {_span(frame)}", loc="left", fontweight="bold", pad=12)
+    axes.set_ylabel(f"{frame.currency} a day")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if models:
+        handles, labels = axes.get_legend_handles_labels()
+        # As they are stacked: the topmost first.
+        axes.legend(
+            handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False
+        )
+    else:
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0])
+        axes.text(0.5, 0.5, "Nothing was spent.", transform=axes.transAxes, ha="center")
+
+
+def _span(frame: Frame) -> str:
+    if frame.first == frame.last:
+        return f"{frame.first} (UTC)"
+    return f"{frame.first} to {frame.last} (UTC)"
+
+
+_LABELS_MAX = 12
+
+
+def _dates(axes: Axes, frame: Frame) -> None:
+    """Label the days, as many as have room, the last one always."""
+    days = frame.days
+    step = -(-len(days) // _LABELS_MAX)
+    shown = range((len(days) - 1) % step, len(days), step)
+    years = len({one.year for one in days}) > 1
+    axes.set_xticks(list(shown), [_label(days[number], years=years) for number in shown])
+    axes.set_xlim(-0.7, max(len(days), 3) - 0.3)
+
+
+def _label(one: date, *, years: bool) -> str:
+    return f"{one:%d %b}\n{one.year}" if years else f"{one:%d %b}"

@@ -1,0 +1,45 @@
+"""The command that proves the books."""
+
+from __future__ import annotations
+
+import typer
+
+from ledger import audit
+from pixeltoll.commands.common import AsJson, books
+from pixeltoll.console import complain, say, show, show_all
+from pixeltoll.run import DEFAULT_DIR, DataDir
+from tasks.audit import CHECKS as CHECKS_OF_JOBS
+
+ledger_app = typer.Typer(no_args_is_help=True, help="The books themselves.")
+
+# 1 says that a command could not do its work, 2 that it was not understood.
+UNSOUND = 3
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the main one."""
+    app.add_typer(ledger_app, name="ledger")
+
+
+@ledger_app.command("check")
+def check(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
+    """Prove that the books are sound, or show what is not, and exit with status 3.
+
+    It reads all of the books, and takes as long as that takes.
+    """
+    with books(data_dir) as session:
+        findings = audit.check(session, also=CHECKS_OF_JOBS)
+    checks = len(audit.CHECKS) + len(CHECKS_OF_JOBS)
+    if as_json:
+        found = [{"check": finding.check, "rows": finding.rows} for finding in findings]
+        show({"checks": checks, "findings": found}, as_json=True)
+    else:
+        for finding in findings:
+            say(f"Found {finding.check}:")
+            show_all(list(finding.rows[0]), finding.rows, as_json=False)
+            say("")
+    if findings:
+        complain(f"The books are not sound: {len(findings)} of {checks} checks found something.")
+        raise typer.Exit(UNSOUND)
+    if not as_json:
+        say(f"The books are sound: {checks} checks.")
