@@ -3,6 +3,7 @@
     LedgerError
     |-- InvalidAmount           a number that is not an exact, finite amount of 18 decimals
     |-- InvalidName             a name or reference that cannot be used
+    |-- InvalidMonth            a month for which there can be no invoice
     |-- NameTaken               a gateway or orchestrator of that name exists
     |-- UnknownGateway
     |-- UnknownOrchestrator
@@ -58,6 +59,17 @@ class InvalidName(LedgerError):
     """Raised when a name, reference or scope is empty, too long or has odd characters."""
 
     code = "invalid_name"
+
+
+class InvalidMonth(LedgerError):
+    """Raised when an invoice is asked for a month that is none, or in the future."""
+
+    code = "invalid_month"
+
+    def __init__(self, month: str, reason: str) -> None:
+        self.month = month
+        self.reason = reason
+        super().__init__(f"month: {month[:40]!r} {reason}.")
 
 
 class NameTaken(LedgerError):

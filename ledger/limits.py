@@ -141,7 +141,7 @@ def _warning(session: Session, gateway_id: UUID, limit: Limit) -> LimitWarning |
 
 
 def list_warnings(
-    session: Session, gateway_id: UUID, *, before: int | None = None, limit: int = 100
+    session: Session, gateway_id: UUID, limit: int = 100, before: int | None = None
 ) -> list[LimitWarning]:
     """Return a gateway's newest warnings, or those older than `before`, the id of one."""
     mine = select(LimitWarning).where(LimitWarning.gateway_id == gateway_id)

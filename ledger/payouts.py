@@ -119,6 +119,7 @@ class Line:
 class Batch:
     """A payout: one line for each orchestrator."""
 
+    id: int
     reference: str
     currency: str
     created_at: datetime
@@ -192,6 +193,7 @@ def find(session: Session, reference: str) -> Batch:
         raise UnknownPayout(reference)
     rows = session.execute(_LINES, {"reference": reference}).mappings()
     return Batch(
+        batch.id,
         batch.reference,
         batch.currency,
         batch.created_at,
@@ -199,9 +201,11 @@ def find(session: Session, reference: str) -> Batch:
     )
 
 
-def list_batches(session: Session, limit: int = 100) -> list[Batch]:
-    """Return the newest batches."""
+def list_batches(session: Session, limit: int = 100, before: int | None = None) -> list[Batch]:
+    """Return the newest batches, or those older than `before`, the id of one."""
     newest = select(PayoutBatch.reference).order_by(PayoutBatch.id.desc()).limit(limit)
+    if before is not None:
+        newest = newest.where(PayoutBatch.id < before)
     return [find(session, reference) for reference in session.scalars(newest)]
 
 

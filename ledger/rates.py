@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Interval, func, select, text, type_coerce
 from sqlalchemy.orm import Session
 
 from ledger.errors import InvalidAmount, InvalidName, NoRate, RateError, StaleRate
@@ -147,6 +147,22 @@ def _currency(value: object, field_name: str) -> str:
         return known_currency(value)
     except InvalidAmount as error:
         raise InvalidAmount(field_name, error.reason) from None
+
+
+def history(
+    session: Session, *, before: int | None = None, limit: int = 100
+) -> list[tuple[ExchangeRate, timedelta]]:
+    """Return the rates that were recorded last, with the age that the database's clock gives them.
+
+    `before` is the id of the one to go on from.
+    """
+    age = type_coerce(func.now() - ExchangeRate.observed_at, Interval())
+    newest = select(ExchangeRate, age)
+    if before is not None:
+        newest = newest.where(ExchangeRate.id < before)
+    return [
+        row.tuple() for row in session.execute(newest.order_by(ExchangeRate.id.desc()).limit(limit))
+    ]
 
 
 def load(session: Session, settlement: str, max_age: timedelta) -> Rates:

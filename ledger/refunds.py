@@ -6,6 +6,8 @@ orchestrator and the platform give back their parts as they took them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from ledger.money import EXACT, plain, split_refund
 from ledger.money import amount as exact_amount
 from ledger.tables import Account, Charge, Entry, Refund
 
+_PREFIX = "refund:"
 _REFUND = text("""
 WITH entry AS (
     INSERT INTO entries (kind, reference, currency) VALUES ('refund', :reference, :currency)
@@ -44,6 +47,27 @@ SELECT * FROM entry
 """)
 
 
+@dataclass(frozen=True)
+class GivenBack:
+    """One refund of a charge, split as the charge was."""
+
+    reference: str
+    amount: Decimal
+    platform_fee: Decimal
+    orchestrator_payment: Decimal
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class History:
+    """What was charged for a hold, and all that was given back of it, the oldest first."""
+
+    charged: Decimal
+    refunded: Decimal
+    currency: str
+    refunds: tuple[GivenBack, ...]
+
+
 def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> Entry:
     """Give back an amount of what was charged for a hold.
 
@@ -59,7 +83,7 @@ def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> 
     exact = exact_amount(amount)
     if exact <= 0:
         raise InvalidAmount("amount", "must be greater than zero")
-    name = f"refund:{checked_reference(reference)}"
+    name = f"{_PREFIX}{checked_reference(reference)}"
     charge = _lock_charge(session, hold_id)
     earlier = _earlier(session, name, hold_id, exact)
     if earlier is not None:
@@ -87,6 +111,38 @@ def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> 
         raise ReferenceReused(reference)
     set_committed_value(charge, "refunded", EXACT.add(charge.refunded, exact))
     return entry
+
+
+def history(session: Session, hold_id: UUID) -> History:
+    """Return what was charged for a hold, with its refunds.
+
+    Raises:
+        UnknownCharge: Nothing was charged for the hold.
+    """
+    charge = session.scalar(select(Charge).where(Charge.hold_id == hold_id))
+    if charge is None:
+        raise UnknownCharge(hold_id)
+    rows = session.execute(
+        select(Refund, Entry.reference)
+        .join(Entry, Entry.id == Refund.entry_id)
+        .where(Refund.hold_id == hold_id)
+        .order_by(Refund.entry_id)
+    )
+    given = tuple(
+        GivenBack(
+            (reference or "").removeprefix(_PREFIX),
+            row.amount,
+            row.platform_fee,
+            row.orchestrator_payment,
+            row.created_at,
+        )
+        for row, reference in rows
+    )
+    # Summed here: in between the two reads, another refund may have come.
+    refunded = Decimal(0)
+    for one in given:
+        refunded = EXACT.add(refunded, one.amount)
+    return History(charge.amount, refunded, charge.currency, given)
 
 
 def _lock_charge(session: Session, hold_id: UUID) -> Charge:
