@@ -25,7 +25,8 @@ OTHER = "other models"
 
 _SIZE = (11, 5.5)  # inches
 _DPI = 120
-_BAR = 0.8  # of a day
+_LEGIBLE = 48  # characters of a name
+_ROOMY = 60  # days, above which there is no room between two columns
 # Okabe and Ito's colours, which the colour-blind tell apart too; grey is for the rest.
 _COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
@@ -105,23 +106,25 @@ def by_model(spent: Sequence[Spent]) -> dict[str, dict[date, Decimal]]:
 def _columns(axes: Axes, models: Mapping[str, Mapping[date, Decimal]], frame: Frame) -> None:
     """Stack the models' parts of each day, the dearest at the bottom."""
     bottom = [0.0] * len(frame.days)
+    width = 0.8 if len(frame.days) <= _ROOMY else 1.0
     for number, (model_id, amounts) in enumerate(models.items()):
         heights = [float(amounts.get(one, 0)) for one in frame.days]
         colour = _GREY if model_id == OTHER else _COLOURS[number]
         axes.bar(
             [(one - frame.first).days for one in frame.days],
             heights,
-            _BAR,
+            width,
             bottom=bottom,
             color=colour,
-            label=model_id,
+            label=_legible(model_id),
             linewidth=0,
         )
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    whose = f" of {frame.gateway}" if frame.gateway else ""
+    whose = f" of {_legible(frame.gateway)}" if frame.gateway else ""
     axes.set_title(f"Spend{whose} by model, {_span(frame)}", loc="left", fontweight="bold", pad=12)
     axes.set_ylabel(f"{frame.currency} a day")
-    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    axes.set_ylim(0, max(bottom, default=0) * 1.06 or 1)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -133,9 +136,14 @@ def _columns(axes: Axes, models: Mapping[str, Mapping[date, Decimal]], frame: Fr
             handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False
         )
     else:
-        axes.set_ylim(0, 1)
         axes.set_yticks([0])
         axes.text(0.5, 0.5, "Nothing was spent.", transform=axes.transAxes, ha="center")
+
+
+def _legible(name: str) -> str:
+    """Return a name as there is room for it; what tells models apart is at the end."""
+    short = name if len(name) <= _LEGIBLE else f"…{name[1 - _LEGIBLE :]}"
+    return short.replace("$", r"\$")  # which would begin a formula
 
 
 def _span(frame: Frame) -> str:
@@ -154,8 +162,9 @@ def _dates(axes: Axes, frame: Frame) -> None:
     shown = range((len(days) - 1) % step, len(days), step)
     years = len({one.year for one in days}) > 1
     axes.set_xticks(list(shown), [_label(days[number], years=years) for number in shown])
-    axes.set_xlim(-0.7, max(len(days), 3) - 0.3)
+    middle, half = (len(days) - 1) / 2, max(len(days), 5) / 2
+    axes.set_xlim(middle - half - 0.2, middle + half + 0.2)
 
 
 def _label(one: date, *, years: bool) -> str:
-    return f"{one:%d %b}\n{one.year}" if years else f"{one:%d %b}"
+    return f"{one.day} {one:%b}\n{one.year}" if years else f"{one.day} {one:%b}"
