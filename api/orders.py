@@ -167,7 +167,7 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
     """
     try:
         if picture is None:
-            with runtime.sessions.begin() as session:
+            with runtime.statements() as session:
                 return jobs.submit(session, order)
         return _submit_with(runtime, order, picture)
     except Refused as refusal:
@@ -199,7 +199,7 @@ def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple
     key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
     runtime.store.put(key, picture.png, "image/png")
     try:
-        with runtime.sessions.begin() as session:
+        with runtime.statements() as session:
             job, new = jobs.submit(session, replace(order, input_key=key))
     except (LedgerError, TasksError):
         # Not on an error of the database: a commit whose answer was lost may have made the job.

@@ -31,10 +31,12 @@ _PROBE_TIMEOUT_S = 2
 
 @dataclass(frozen=True)
 class Runtime:
-    """The parts of a process. `reads` is for queries only: each sees what is committed by then.
+    """The parts of a process.
 
-    A read that opens no transaction costs one round trip to the database instead of three. The
-    object store's client takes long to build, so that is left until somebody needs it.
+    `reads` and `statements` open no transaction: each statement is one by itself, and sees what is
+    committed by then. That costs one round trip to the database instead of three, and is for
+    queries, and for what is written by one statement. Everything else is for `sessions`. The object
+    store's client takes long to build, so that is left until somebody needs it.
     """
 
     sessions: sessionmaker[Session]
@@ -48,6 +50,11 @@ class Runtime:
     settlement_currency: str
     max_rate_age: timedelta
     waiting: threading.BoundedSemaphore
+
+    @property
+    def statements(self) -> sessionmaker[Session]:
+        """Sessions for what is written by one statement, which commits by itself."""
+        return self.reads
 
     @cached_property
     def store(self) -> ObjectStore:

@@ -14,63 +14,24 @@ from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from ledger import budgets
-from ledger.accounts import balance, platform_account
-from ledger.errors import (
-    CurrencyMismatch,
-    HoldAlreadyResolved,
-    InsufficientFunds,
-    InvalidAmount,
-    OverPriceLimit,
-    ReferenceReused,
-    UnknownHold,
-)
-from ledger.journal import checked_reference
-from ledger.limits import Limit
+from ledger.accounts import platform_account
+from ledger.authorizing import Companion, Terms, authorize, authorize_with
+from ledger.errors import HoldAlreadyResolved, InvalidAmount, UnknownHold
 from ledger.money import charge, split_fee
-from ledger.offers import Quote
 from ledger.tables import Charge, Hold
 
-# One round trip decides and writes: the balance is locked and compared, and only then do hold,
-# entry and postings come to be.
-_AUTHORIZE = text("""
-WITH funds AS (
-    SELECT available.id AS available_id, available.balance, held.id AS held_id
-      FROM accounts available
-      JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
-     WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
-       AND available.currency = :currency
-       FOR NO KEY UPDATE OF available
-), hold AS (
-    INSERT INTO holds (reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id, units,
-                       price_per_unit, pixels_per_unit, limit_price_per_unit,
-                       limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
-                       price_currency, limit_currency, rate, rate_divisor, rate_id, api_key_id)
-    SELECT :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline, :model_id, :units,
-           :price_per_unit, :pixels_per_unit, :limit_price_per_unit, :limit_pixels_per_unit,
-           (SELECT fee_rate FROM orchestrators WHERE id = :orchestrator_id),
-           :currency, :amount, :expires_at, :price_currency, :limit_currency,
-           CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint),
-           :api_key_id
-      FROM funds WHERE funds.balance >= :amount
-    ON CONFLICT (reference) DO NOTHING
-    RETURNING id
-), entry AS (
-    INSERT INTO entries (kind, currency, hold_id)
-    SELECT 'hold', :currency, hold.id FROM hold
-    RETURNING id
-), posting AS (
-    INSERT INTO postings (entry_id, account_id, amount)
-    SELECT entry.id, line.account_id, line.amount FROM entry, funds,
-           LATERAL (VALUES (funds.available_id, -CAST(:amount AS numeric)),
-                           (funds.held_id, :amount)) AS line (account_id, amount)
-)
-SELECT funds.balance, hold.id FROM funds LEFT JOIN hold ON true
-""")
+__all__ = [
+    "Companion",
+    "Terms",
+    "authorize",
+    "authorize_with",
+    "capture",
+    "expire",
+    "void",
+]
 
 # A batch of captures in one statement; `unnest` pairs each hold with its part. An account that is
 # missing makes the statement fail (a posting needs one), where a plain join would lose the capture.
@@ -137,89 +98,6 @@ SELECT now()
 """)
 
 _STATES = {"void": "voided", "expire": "expired"}
-
-
-def authorize(
-    session: Session,
-    gateway_id: UUID,
-    reference: str,
-    quote: Quote,
-    limit: Limit,
-    expires_at: datetime,
-    *,
-    api_key_id: str | None = None,
-) -> UUID:
-    """Reserve a quote's amount for the job that `reference` names; returns the hold's id.
-
-    The offer's price, the limit and the platform's share are fixed here, whatever changes later.
-
-    Raises:
-        InvalidName: The reference is empty, too long or has unprintable characters.
-        InvalidAmount: The quote is for no units.
-        OverPriceLimit: The quote's price is above the limit.
-        InsufficientFunds: Less than the amount is available. Nothing is written.
-        OverBudget: A budget of the gateway, or of the API key, does not cover the amount. The
-            transaction cannot go on.
-        ReferenceReused: The reference has a hold already. Nothing is written.
-        UnknownGateway: There is no such gateway.
-        CurrencyMismatch: The gateway's balance is in another currency than the quote.
-        NoRate, StaleRate: The limit cannot be compared with the price.
-    """
-    offer = quote.offer
-    if quote.units < 1:
-        raise InvalidAmount("units", "must be at least 1")
-    if limit.price is not None and not limit.allows(offer.price, quote.rates):
-        raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
-    values = {
-        "gateway_id": gateway_id,
-        "reference": checked_reference(reference),
-        "orchestrator_id": offer.orchestrator_id,
-        "offer_id": offer.id,
-        "pipeline": offer.capability.pipeline,
-        "model_id": offer.capability.model_id,
-        "units": quote.units,
-        "price_per_unit": offer.price.price_per_unit,
-        "pixels_per_unit": offer.price.pixels_per_unit,
-        "limit_price_per_unit": limit.price and limit.price.price_per_unit,
-        "limit_pixels_per_unit": limit.price and limit.price.pixels_per_unit,
-        "currency": quote.currency,
-        "amount": quote.amount,
-        "expires_at": expires_at,
-        **_exchange(quote, limit),
-        "api_key_id": api_key_id,
-    }
-    try:
-        row = session.execute(_AUTHORIZE, values).one_or_none()
-    except IntegrityError as error:
-        over = budgets.refusal(error, quote.currency)
-        if over is None:
-            raise
-        raise over from error
-    if row is None:
-        raise CurrencyMismatch(quote.currency, balance(session, gateway_id).currency)
-    if row.id is not None:
-        hold_id: UUID = row.id
-        return hold_id
-    if row.balance < quote.amount:
-        raise InsufficientFunds(quote.amount, row.balance, quote.currency)
-    raise ReferenceReused(reference)
-
-
-def _exchange(quote: Quote, limit: Limit) -> dict[str, object]:
-    """Return what currencies other than the amount's a hold has, and the rate between them."""
-    price_currency, limit_currency = (
-        price.currency if price is not None and price.currency != quote.currency else None
-        for price in (quote.offer.price, limit.price)
-    )
-    foreign = price_currency or limit_currency
-    rate = quote.rates.of(foreign) if foreign else None
-    return {
-        "price_currency": price_currency,
-        "limit_currency": limit_currency,
-        "rate": rate and rate.numerator,
-        "rate_divisor": rate and rate.divisor,
-        "rate_id": rate and rate.id,
-    }
 
 
 def capture(session: Session, units_by_hold: Mapping[UUID, int]) -> list[Charge]:

@@ -10,35 +10,26 @@ locked as jobs, then holds, then accounts.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    bindparam,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.orm import Session, aliased, joinedload, selectinload
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, joinedload, selectinload
 from uuid_utils.compat import uuid7
 
 from ledger import holds, limits, offers
-from ledger.errors import NoPriceLimit, OverPriceLimit
+from ledger.errors import LedgerError, NoPriceLimit, OverPriceLimit
+from ledger.holds import Terms
 from ledger.limits import Limit
 from ledger.money import UnitPrice
 from ledger.offers import Capability, Quote
-from ledger.tables import Hold, Orchestrator
-from tasks import market, routing
-from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound
+from tasks import market, placing, routing
+from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoOffer
 from tasks.params import Generation
 from tasks.tables import Job
 
@@ -133,95 +124,77 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
     """Quote, hold and queue a job, all or nothing; returns it, and whether it is new.
 
     With an idempotency key seen before, the job that it made is returned, and nothing else happens.
+    What it writes, it writes in one statement: a session that commits each statement by itself will
+    do, and costs two round trips in all.
 
     Raises:
         IdempotencyConflict: The key was used with another request.
-        NoOffer, NoPriceLimit, OverPriceLimit: As `estimate`.
-        InsufficientFunds: The gateway's balance does not cover the amount.
+        NoOffer, NoRate, StaleRate, NoPriceLimit, OverPriceLimit: As `estimate`.
+        InsufficientFunds, OverBudget: The gateway's balance, or a budget, does not cover the
+            amount.
     """
-    earlier = _earlier(session, order)
-    if earlier is not None:
+    try:
+        return _make(session, order), True
+    except (LedgerError, NoOffer, IntegrityError):
+        # Whatever the reason: what the key has made before is the answer, and a twin may just have
+        # made it with the last of the funds.
+        earlier = _earlier(session, order)
+        if earlier is None:
+            raise
         return earlier, False
+
+
+def _make(session: Session, order: Order) -> Job:
     generation = order.generation
     capability = Capability(generation.pipeline, generation.model_id)
     found = market.look(session, order.gateway_id, capability, order.max_rate_age)
     best = _best(found, generation, order.max_price)
     deadline = found.seen_at + timedelta(seconds=order.deadline_s)
     job_id = uuid7()
-    hold_id = holds.authorize(
-        session,
-        order.gateway_id,
-        str(job_id),
-        best.quote,
-        best.limit,
-        deadline,
-        api_key_id=order.api_key_id,
-    )
+    terms = Terms(order.gateway_id, str(job_id), best.quote, best.limit, deadline, order.api_key_id)
     offer = best.quote.offer
     facts = {
         "id": job_id,
-        "gateway_id": order.gateway_id,
-        "orchestrator_id": offer.orchestrator_id,
-        "hold_id": hold_id,
         "idempotency_key": order.idempotency_key,
         "request_hash": order.request_hash,
-        "pipeline": generation.pipeline,
-        "model_id": generation.model_id,
         "queue": routing.queue_name(offer.capability, offer.orchestrator),
         "batch_key": generation.batch_key,
         "params": generation.to_json(),
         "input_key": order.input_key,
         "num_images": generation.num_images_per_prompt,
-        "units": generation.units,
         "priority": order.priority,
-        "deadline": deadline,
     }
-    return _insert(session, facts), True
+    with _kept_apart(session, order):
+        return placing.place(session, terms, facts)
 
 
-_LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+def _kept_apart(session: Session, order: Order) -> AbstractContextManager[object]:
+    """Keep a transaction around the statement alive when its key turns out to be used already.
+
+    Where each statement commits by itself there is none to be kept.
+    """
+    options = session.connection().get_execution_options()
+    if order.idempotency_key is None or options.get("isolation_level") == "AUTOCOMMIT":
+        return nullcontext()
+    return session.begin_nested()
+
+
 _FIND_KEY = text(
     "SELECT id, request_hash FROM jobs WHERE gateway_id = :gateway_id AND idempotency_key = :key"
 )
 
 
 def _earlier(session: Session, order: Order) -> Job | None:
-    """Return the job that the order's key made before, after waiting for a twin in flight."""
+    """Return the job that the order's key has made."""
     key = order.idempotency_key
     if key is None:
         return None
-    # Two statements, because the second one must see what the twin committed while we waited.
-    session.execute(_LOCK_KEY, {"name": f"{order.gateway_id}:{key}"})
     found = session.execute(_FIND_KEY, {"gateway_id": order.gateway_id, "key": key}).one_or_none()
     if found is None:
         return None
     if found.request_hash != order.request_hash:
         raise IdempotencyConflict(key, found.id)
     return find(session, order.gateway_id, found.id)
-
-
-def _insert(session: Session, facts: Mapping[str, object]) -> Job:
-    """Insert a job, and return it as `find` would."""
-    job: Job
-    job, hold, orchestrator = session.execute(
-        _inserting(tuple(facts)), {f"new_{name}": value for name, value in facts.items()}
-    ).one()
-    set_committed_value(job, "hold", hold)
-    set_committed_value(job, "orchestrator", orchestrator)
-    set_committed_value(job, "outputs", [])
-    return job
-
-
-@functools.cache  # building the statement costs more than running it
-def _inserting(columns: tuple[str, ...]) -> Select[Job, Hold, Orchestrator]:
-    """Return what inserts a job and answers with it, its hold and its orchestrator."""
-    row = insert(Job).values({name: bindparam(f"new_{name}") for name in columns})
-    new = aliased(Job, row.returning(*Job.__table__.columns).cte("new"))
-    return (
-        select(new, Hold, Orchestrator)
-        .join(Hold, Hold.id == new.hold_id)
-        .join(Orchestrator, Orchestrator.id == new.orchestrator_id)
-    )
 
 
 # --- looking ----------------------------------------------------------------------------------

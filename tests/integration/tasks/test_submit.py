@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,13 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, event, func, select
+from psycopg.pq.abc import PGconn
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import accounts, limits
 from ledger.errors import InsufficientFunds, NoPriceLimit, OverPriceLimit, Refused
@@ -32,18 +36,6 @@ from tests.stage import FUNDS, IMAGE, OTHER, OWNER, PRICE, SMALL, TEXT, Stage
 def count(stage: Stage, table: type[Job | Hold]) -> int:
     with stage.sessions.begin() as session:
         return session.scalars(select(func.count()).select_from(table)).one()
-
-
-@contextmanager
-def counted_statements(engine: Engine) -> Iterator[list[str]]:
-    seen: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        seen.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
 
 
 def set_limits(stage: Stage, *some: Limit) -> None:
@@ -86,13 +78,61 @@ def test_the_deadline_is_counted_by_the_databases_clock_and_ends_the_hold_too(
     assert job.hold.expires_at == job.deadline
 
 
-def test_a_submission_costs_few_round_trips(stage: Stage, engine: Engine) -> None:
-    with counted_statements(engine) as seen:
-        stage.submit("a cat")
-    assert len(seen) == 3, seen
-    with counted_statements(engine) as seen:
-        stage.submit("a cat", idempotency_key="k")
-    assert len(seen) == 5, seen
+@contextmanager
+def traced(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[tuple[Session, Path]]:
+    """A session that commits each statement, on a connection whose messages are written down."""
+    engine: Engine = sessions.kw["bind"].execution_options(isolation_level="AUTOCOMMIT")
+    trace = tmp_path / "trace"
+    with engine.connect() as connection, Session(connection, expire_on_commit=False) as session:
+        session.execute(text("SELECT 1"))
+        link: PGconn = connection.connection.driver_connection.pgconn  # type: ignore[union-attr]
+        with trace.open("w") as file:
+            link.trace(file.fileno())
+            yield session, trace
+            session.close()
+            link.untrace()
+
+
+def round_trips(trace: Path) -> int:
+    """Count the messages to the server after which an answer is waited for."""
+    return len(re.findall(r"^.+\tF\t\d+\t(?:Sync|Query)\b", trace.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_job_is_held_and_queued_in_one_round_trip_after_a_look_at_the_market(
+    stage: Stage, tmp_path: Path, key: str | None
+) -> None:
+    order = stage.order("a cat", idempotency_key=key)
+    with traced(stage.sessions, tmp_path) as (session, trace):
+        job, is_new = jobs.submit(session, order)
+    assert round_trips(trace) == 2, trace.read_text()
+    assert is_new
+    assert stage.job(job.id).state == "queued"
+    assert_sound(stage.sessions)
+
+
+def test_where_each_statement_commits_a_key_makes_one_job_too(stage: Stage, tmp_path: Path) -> None:
+    with traced(stage.sessions, tmp_path) as (session, _):
+        first, _ = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
+        again, is_new = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
+        with pytest.raises(IdempotencyConflict):
+            jobs.submit(session, stage.order("a dog", idempotency_key="k"))
+        other, _ = jobs.submit(session, stage.order("a dog"))
+    assert (again.id, is_new) == (first.id, False)
+    assert other.id != first.id
+    assert (count(stage, Job), count(stage, Hold)) == (2, 2)
+    assert_sound(stage.sessions)
+
+
+def test_a_twin_that_took_the_last_funds_is_the_answer(stage: Stage) -> None:
+    with stage.sessions.begin() as session:
+        capability = Capability(TEXT, SMALL)
+        stages.offer(session, stage.orchestrator_id, capability, unit_price("0.00244140625"))
+    first = stage.submit("a cat", idempotency_key="k")
+    assert stage.balance().available == 0
+    assert stage.submit("a cat", idempotency_key="k").id == first.id
+    with pytest.raises(InsufficientFunds):
+        stage.submit("a dog", idempotency_key="another")
 
 
 # --- refusals ---------------------------------------------------------------------------------
@@ -192,12 +232,14 @@ def test_gateways_have_keys_of_their_own(stage: Stage) -> None:
     assert replace(stage, gateway_id=other.id).submit("a dog", idempotency_key="k").id != first.id
 
 
-def test_twenty_threads_with_one_key_make_one_job(stage: Stage) -> None:
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+def test_twenty_threads_with_one_key_make_one_job(stage: Stage, level: str) -> None:
     start = threading.Barrier(20)
+    sessions = sessionmaker(stage.sessions.kw["bind"].execution_options(isolation_level=level))
 
     def submit(_: int) -> tuple[UUID, bool]:
         start.wait(30)
-        with stage.sessions.begin() as session:
+        with sessions.begin() as session:
             job, is_new = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
             return job.id, is_new
 

@@ -1,0 +1,277 @@
+"""Making a hold, and what a caller may have made in the same statement.
+
+Part of `ledger.holds`, through which it is called. The database is asked once: it locks and
+compares the balance, and only then do hold, entry and postings come to be, together with the
+caller's own row. A statement is whole or not at all, so where it is all that there is to do it
+needs no transaction around it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import CTE, Row, Select, column, select, text, true
+from sqlalchemy.dialects.postgresql import Insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from ledger import budgets
+from ledger.accounts import balance
+from ledger.db import Base
+from ledger.errors import (
+    CurrencyMismatch,
+    InsufficientFunds,
+    InvalidAmount,
+    OverPriceLimit,
+    ReferenceReused,
+)
+from ledger.journal import checked_reference
+from ledger.limits import Limit
+from ledger.offers import Quote
+from ledger.tables import AMOUNT, Hold, Orchestrator
+
+Made = TypeVar("Made", bound=Base)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a hold is for: whose funds, which job, what it may cost at most, and until when.
+
+    The offer's price, the limit and the platform's share are fixed with it, whatever changes later.
+    `api_key_id` is who spends, where a budget may be for one API key.
+    """
+
+    gateway_id: UUID
+    reference: str
+    quote: Quote
+    limit: Limit
+    expires_at: datetime
+    api_key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Companion(Generic[Made]):
+    """A row of a caller's own that comes to be with a hold, or not at all.
+
+    `insert` takes the new row of `holds`, which is none when the hold is refused, and returns an
+    INSERT of `entity` that selects from it.
+    """
+
+    entity: type[Made]
+    insert: Callable[[CTE], Insert]
+
+
+def authorize(
+    session: Session,
+    gateway_id: UUID,
+    reference: str,
+    quote: Quote,
+    limit: Limit,
+    expires_at: datetime,
+    *,
+    api_key_id: str | None = None,
+) -> UUID:
+    """Reserve a quote's amount for the job that `reference` names; returns the hold's id.
+
+    Raises:
+        The same as `authorize_with`.
+    """
+    terms = Terms(gateway_id, reference, quote, limit, expires_at, api_key_id)
+    row = _execute(session, _alone(), terms, {})
+    if row.id is None:
+        raise _refusal(terms, row.balance)
+    hold_id: UUID = row.id
+    return hold_id
+
+
+def authorize_with(
+    session: Session, terms: Terms, companion: Companion[Made], values: Mapping[str, object]
+) -> tuple[Hold, Orchestrator, Made]:
+    """Reserve an amount and insert the caller's own row in the same statement, or do neither.
+
+    Returns the hold, its orchestrator, and the row that was made of the companion's `values`.
+
+    Raises:
+        InvalidName: The reference is empty, too long or has unprintable characters.
+        InvalidAmount: The quote is for no units.
+        OverPriceLimit: The quote's price is above the limit.
+        InsufficientFunds: Less than the amount is available. Nothing is written.
+        OverBudget: A budget of the gateway, or of the API key, does not cover the amount. A
+            transaction around it cannot go on.
+        ReferenceReused: The reference has a hold already. Nothing is written.
+        UnknownGateway: There is no such gateway.
+        CurrencyMismatch: The gateway's balance is in another currency than the quote.
+        NoRate, StaleRate: The limit cannot be compared with the price.
+        sqlalchemy.exc.IntegrityError: The companion may not be. Nothing is written, and a
+            transaction around it cannot go on.
+    """
+    balance, hold, orchestrator, made = _execute(session, _together(companion), terms, values)
+    if hold is None:
+        raise _refusal(terms, balance)
+    return hold, orchestrator, made
+
+
+def _execute(
+    session: Session,
+    statement: Select[*tuple[Any, ...]],
+    terms: Terms,
+    values: Mapping[str, object],
+) -> Row[*tuple[Any, ...]]:
+    """Check what can be checked without asking, and ask; returns the one row of the answer."""
+    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
+    if quote.units < 1:
+        raise InvalidAmount("units", "must be at least 1")
+    if limit.price is not None and not limit.allows(offer.price, quote.rates):
+        raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
+    try:
+        row = session.execute(statement, {**values, **_facts(terms)}).one_or_none()
+    except IntegrityError as error:
+        over = budgets.refusal(error, quote.currency)
+        if over is None:
+            raise
+        raise over from error
+    if row is None:
+        raise CurrencyMismatch(quote.currency, balance(session, terms.gateway_id).currency)
+    return row
+
+
+def _refusal(terms: Terms, available: Decimal) -> InsufficientFunds | ReferenceReused:
+    quote = terms.quote
+    if available < quote.amount:
+        return InsufficientFunds(quote.amount, available, quote.currency)
+    return ReferenceReused(terms.reference)
+
+
+def _facts(terms: Terms) -> dict[str, object]:
+    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
+    return {
+        "gateway_id": terms.gateway_id,
+        "reference": checked_reference(terms.reference),
+        "orchestrator_id": offer.orchestrator_id,
+        "offer_id": offer.id,
+        "pipeline": offer.capability.pipeline,
+        "model_id": offer.capability.model_id,
+        "units": quote.units,
+        "price_per_unit": offer.price.price_per_unit,
+        "pixels_per_unit": offer.price.pixels_per_unit,
+        "limit_price_per_unit": limit.price and limit.price.price_per_unit,
+        "limit_pixels_per_unit": limit.price and limit.price.pixels_per_unit,
+        "currency": quote.currency,
+        "amount": quote.amount,
+        "expires_at": terms.expires_at,
+        **_exchange(quote, limit),
+        "api_key_id": terms.api_key_id,
+    }
+
+
+def _exchange(quote: Quote, limit: Limit) -> dict[str, object]:
+    """Return what currencies other than the amount's a hold has, and the rate between them."""
+    price_currency, limit_currency = (
+        price.currency if price is not None and price.currency != quote.currency else None
+        for price in (quote.offer.price, limit.price)
+    )
+    foreign = price_currency or limit_currency
+    rate = quote.rates.of(foreign) if foreign else None
+    return {
+        "price_currency": price_currency,
+        "limit_currency": limit_currency,
+        "rate": rate and rate.numerator,
+        "rate_divisor": rate and rate.divisor,
+        "rate_id": rate and rate.id,
+    }
+
+
+_FUNDS = (
+    text("""
+    SELECT available.id AS available_id, available.balance, held.id AS held_id
+      FROM accounts available
+      JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
+     WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
+       AND available.currency = :currency
+       FOR NO KEY UPDATE OF available
+    """)
+    .columns(column("balance", AMOUNT))
+    .cte("funds")
+)
+
+_HOLD = (
+    text("""
+    INSERT INTO holds (reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id, units,
+                       price_per_unit, pixels_per_unit, limit_price_per_unit,
+                       limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
+                       price_currency, limit_currency, rate, rate_divisor, rate_id, api_key_id)
+    SELECT :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline, :model_id, :units,
+           :price_per_unit, :pixels_per_unit, :limit_price_per_unit, :limit_pixels_per_unit,
+           (SELECT fee_rate FROM orchestrators WHERE id = :orchestrator_id),
+           :currency, :amount, :expires_at, :price_currency, :limit_currency,
+           CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint),
+           :api_key_id
+      FROM funds WHERE funds.balance >= :amount
+    ON CONFLICT (reference) DO NOTHING
+    RETURNING *
+    """)
+    .columns(*Hold.__table__.columns)
+    .cte("hold")
+)
+
+_ENTRY = (
+    text("""
+    INSERT INTO entries (kind, currency, hold_id)
+    SELECT 'hold', :currency, hold.id FROM hold
+    RETURNING id
+    """)
+    .columns(column("id"))
+    .cte("entry")
+)
+
+_POSTING = (
+    text("""
+    INSERT INTO postings (entry_id, account_id, amount)
+    SELECT entry.id, line.account_id, line.amount FROM entry, funds,
+           LATERAL (VALUES (funds.available_id, -CAST(:amount AS numeric)),
+                           (funds.held_id, :amount)) AS line (account_id, amount)
+    RETURNING id
+    """)
+    .columns(column("id"))
+    .cte("posting")
+)
+
+
+@functools.cache  # building a statement costs more than running it
+def _alone() -> Select[*tuple[Any, ...]]:
+    """Return what makes a hold: answers with the balance before, and the hold's id or none.
+
+    No row at all: the gateway has no balance in the currency.
+    """
+    return (
+        select(_FUNDS.c.balance, _HOLD.c.id)
+        .join_from(_FUNDS, _HOLD, true(), isouter=True)
+        .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING)
+    )
+
+
+@functools.cache
+def _together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
+    """Return the same with a companion: answers with the balance, the hold, its orchestrator, it.
+
+    All but the balance are none when the hold is refused.
+    """
+    made = companion.insert(_HOLD).returning(*companion.entity.__table__.columns).cte("made")
+    return (
+        select(
+            _FUNDS.c.balance,
+            aliased(Hold, _HOLD),
+            Orchestrator,
+            aliased(companion.entity, made),
+        )
+        .join_from(_FUNDS, _HOLD, true(), isouter=True)
+        .outerjoin(Orchestrator, Orchestrator.id == _HOLD.c.orchestrator_id)
+        .outerjoin(made, true())
+        .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING, made)
+    )

@@ -1,0 +1,50 @@
+"""The row of a new job, inserted in the statement that makes its hold: both come to be or neither.
+
+Who may have a job, at what price and when it is the same as an earlier one is for `tasks.jobs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import CTE, bindparam, select
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ledger import holds
+from ledger.holds import Companion, Terms
+from tasks.tables import Job
+
+# What a job says itself, and what it has in common with its hold.
+_OWN = (
+    *("id", "idempotency_key", "request_hash", "queue", "batch_key", "params", "input_key"),
+    *("num_images", "priority"),
+)
+_SHARED = ("gateway_id", "orchestrator_id", "pipeline", "model_id", "units")
+
+
+def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> Job:
+    """Hold the funds and queue a job of these `facts`; returns it as `tasks.jobs.find` would.
+
+    Raises:
+        LedgerError: As `ledger.holds.authorize_with`.
+        sqlalchemy.exc.IntegrityError: The gateway has a job of this idempotency key.
+    """
+    values = {f"new_{name}": value for name, value in facts.items()}
+    hold, orchestrator, job = holds.authorize_with(session, terms, _WITH_JOB, values)
+    set_committed_value(job, "hold", hold)
+    set_committed_value(job, "orchestrator", orchestrator)
+    set_committed_value(job, "outputs", [])
+    return job
+
+
+def _insert(hold: CTE) -> Insert:
+    columns = Job.__table__.columns
+    own = [bindparam(f"new_{name}", type_=columns[name].type) for name in _OWN]
+    shared = [hold.c[name] for name in _SHARED]
+    names = [*_OWN, *_SHARED, "hold_id", "deadline"]
+    return insert(Job).from_select(names, select(*own, *shared, hold.c.id, hold.c.expires_at))
+
+
+_WITH_JOB = Companion(Job, _insert)
