@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import redis
 from alembic import command
@@ -19,13 +18,13 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger.db import make_engine
 from ledger.db import session_factory as make_session_factory
 from pixeltoll import embedded, postgres
 from pixeltoll.migrate import alembic_config
 from pixeltoll.supervisor import Supervisor
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
+from tests.databases import ReusedDatabase, administer
 from tests.support import Servers
 
 _TEMPLATE = "migrated"
@@ -60,25 +59,28 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 def migrated(servers: Servers) -> str:
     """The name of a database with the newest schema and no rows: the template of all others."""
-    _administer(servers, f"CREATE DATABASE {_TEMPLATE}")
+    administer(servers, f"CREATE DATABASE {_TEMPLATE}")
     command.upgrade(alembic_config(servers.database(_TEMPLATE)), "head")
     return _TEMPLATE
 
 
-@pytest.fixture
-def database_url(servers: Servers, migrated: str) -> Iterator[str]:
-    """A migrated database of this test's own, dropped afterwards."""
-    name = f"test_{next(_numbers)}"
-    _administer(servers, f"CREATE DATABASE {name} TEMPLATE {migrated}")
-    yield servers.database(name)
-    _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture(scope="session")
+def reused_database(servers: Servers, migrated: str) -> Iterator[ReusedDatabase]:
+    reused = ReusedDatabase(servers, migrated)
+    yield reused
+    reused.drop()
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = make_engine(database_url, pool_size=20)
-    yield engine
-    engine.dispose()
+def database_url(reused_database: ReusedDatabase) -> str:
+    """A migrated database without rows, for this test alone."""
+    reused_database.clear()
+    return reused_database.url
+
+
+@pytest.fixture
+def engine(reused_database: ReusedDatabase, database_url: str) -> Engine:
+    return reused_database.engine
 
 
 @pytest.fixture
@@ -113,8 +115,3 @@ def store(task_settings: TaskSettings) -> ObjectStore:
     store = ObjectStore.from_settings(task_settings)
     store.ensure_bucket()
     return store
-
-
-def _administer(servers: Servers, statement: str) -> None:
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(statement.encode())

@@ -1,7 +1,6 @@
 """The market of `tests.stage`, on a database and in a bucket that are empty before each test.
 
-These tests are many, and emptying a database costs a tenth of making one. The engine and the S3
-client are made once, because they take their time to warm up.
+These tests are many, so the S3 client is made once: it takes its time to warm up.
 """
 
 from __future__ import annotations
@@ -9,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import structlog.testing
 from pydantic import SecretStr
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger.db import make_engine
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tests import stage as stages
@@ -24,36 +20,12 @@ from tests.fakes import MoodyStore
 from tests.stage import Stage
 from tests.support import Servers
 
-_NAME = "shared_by_tasks"
-
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     """Log nowhere: drawing a traceback for a terminal takes longer than most of these tests."""
     with structlog.testing.capture_logs():
         yield
-
-
-@pytest.fixture(scope="session")
-def engine(servers: Servers, migrated: str) -> Iterator[Engine]:
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {_NAME} TEMPLATE {migrated}".encode())
-    engine = make_engine(servers.database(_NAME), pool_size=20)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def session_factory(
-    servers: Servers, session_factory: sessionmaker[Session]
-) -> sessionmaker[Session]:
-    """Sessions on the shared database, once it is empty: without its triggers, which forbid it."""
-    with psycopg.connect(servers.database(_NAME)) as connection:
-        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        tables = [name for (name,) in rows if name != "alembic_version"]
-        connection.execute("SET session_replication_role = replica")
-        connection.execute("; ".join(f"DELETE FROM {name}" for name in tables).encode())
-    return session_factory
 
 
 @pytest.fixture
