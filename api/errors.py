@@ -183,6 +183,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.NoRate: _NO_RATE,
     ledger.StaleRate: _NO_RATE,
     ledger.FeedError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    ledger.InvalidFile: Problem(500, "internal_error", "Internal error", _BROKEN),
     sqlalchemy.exc.OperationalError: _DATABASE_AWAY,
     sqlalchemy.exc.InterfaceError: _DATABASE_AWAY,
     sqlalchemy.exc.TimeoutError: _DATABASE_AWAY,

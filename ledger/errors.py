@@ -9,6 +9,7 @@
     |-- UnknownOrchestrator
     |-- CurrencyMismatch        amounts of two currencies that cannot be compared
     |-- FeedError               a source of exchange rates that cannot be read
+    |-- InvalidFile             a file of prices or limits that says what cannot be; names the line
     |-- RateError               a price that cannot be converted
     |   |-- NoRate              nobody has said what a currency is worth
     |   `-- StaleRate           what was said last is too old
@@ -121,6 +122,18 @@ class FeedError(LedgerError):
     """Raised when a source of exchange rates cannot be read, or says what cannot be a rate."""
 
     code = "feed_error"
+
+
+class InvalidFile(LedgerError):
+    """Raised when a file that is to be taken over cannot be; names the line and the field."""
+
+    code = "invalid_file"
+
+    def __init__(self, file: str, line: int, reason: str) -> None:
+        self.file = file
+        self.line = line
+        self.reason = reason
+        super().__init__(f"{file}, line {line}: {reason}. Nothing was changed.")
 
 
 class RateError(LedgerError):
