@@ -39,8 +39,8 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
 
     Timeouts keep one stuck peer from stopping the house: a lock is waited for at most 5 s, a
     statement runs at most 30 s, a transaction that does nothing for 60 s loses its locks, and a
-    dead connection is noticed by TCP keepalives. Errors do not show their parameters: a prompt may
-    be among them.
+    dead connection is noticed by TCP keepalives, or by what is sent to it and never acknowledged.
+    Errors do not show their parameters: a prompt may be among them.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(
@@ -56,6 +56,7 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
         },
     )
     _ping_when_idle(engine)

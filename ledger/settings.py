@@ -31,5 +31,11 @@ class LedgerSettings(BaseSettings):
     rates_file: Path | None = Field(
         None,
         validation_alias="PIXELTOLL_RATES_FILE",
-        description="A JSON file of exchange rates that the scheduler reads again and again.",
+        description="A JSON file of exchange rates that the scheduler reads every minute.",
+    )
+    audit_interval_s: float = Field(
+        3600.0,
+        validation_alias="PIXELTOLL_AUDIT_INTERVAL_S",
+        gt=0,
+        description="How often the scheduler audits the books. It reads all of them.",
     )

@@ -1,5 +1,7 @@
 """The process that sweeps: lost, forgotten and overdue jobs, and what they left behind.
 
+It also keeps the books' house, in threads of their own (`tasks.bookkeeping`).
+
 Several may run: every sweep skips rows that another one is at, and what it does is harmless when
 done twice.
 """
@@ -10,15 +12,15 @@ import signal
 import threading
 from collections.abc import Callable
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import db
+from ledger.feeds import FileFeed
 from ledger.settings import LedgerSettings
-from tasks import jobs, sweeps, telemetry, workers
+from tasks import chores, jobs, sweeps, telemetry, workers
 from tasks.app import make_celery
+from tasks.bookkeeping import Bookkeeper
 from tasks.dispatch import Ringer
-from tasks.errors import StorageError
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tasks.watchdog import Watchdog
@@ -26,6 +28,7 @@ from tasks.watchdog import Watchdog
 _log = telemetry.get_logger()
 # A chore is one small transaction, and every statement of it ends within half a minute.
 _STUCK_S = 120.0
+_BOOKS_S = 60.0
 
 
 class Sweeper:
@@ -47,23 +50,11 @@ class Sweeper:
     def sweep(self) -> None:
         """Do every chore of the jobs once."""
         for chore in (self.reclaim, self.expire, self.remind, self.forget_workers):
-            self._do(chore)
+            chores.attempt(chore)
 
     def tidy(self) -> None:
         """Do the chore of the object store, for which no job should have to wait."""
-        self._do(self.clear)
-
-    def _do(self, chore: Callable[[], None]) -> None:
-        """Do a chore; one that fails does not stop the others, and is tried again next time."""
-        try:
-            chore()
-        except Exception as error:  # noqa: BLE001  the sweeping must go on
-            _log.warning(
-                "chore_failed",
-                chore=chore.__name__,
-                error=telemetry.brief(error),
-                exc_info=not isinstance(error, SQLAlchemyError | StorageError),
-            )
+        chores.attempt(self.clear)
 
     def reclaim(self) -> None:
         """Queue again what lost workers were running, and ring for it."""
@@ -109,7 +100,8 @@ def run() -> None:
     """Sweep at every interval until SIGTERM or SIGINT."""
     telemetry.configure()
     settings = TaskSettings()
-    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
+    books = LedgerSettings()
+    sessions = db.session_factory(db.make_engine(books.database_url))
     ringer = Ringer(make_celery(settings))
     sweeper = Sweeper(sessions, ObjectStore.from_settings(settings), ringer.ring, settings)
     stopping = threading.Event()
@@ -117,15 +109,21 @@ def run() -> None:
         signal.signal(number, lambda *_: stopping.set())
     watchdog = Watchdog("scheduler", _STUCK_S)
     watchdog.start()
-    threading.Thread(
-        target=_repeat, args=(sweeper.tidy, stopping, settings), name="tidy", daemon=True
-    ).start()
+    chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
+    _keep_books(sessions, books, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         sweeper.sweep()
         watchdog.pat()
 
 
-def _repeat(chore: Callable[[], None], stopping: threading.Event, settings: TaskSettings) -> None:
-    while not stopping.wait(settings.sweep_interval_s):
-        chore()
+def _keep_books(
+    sessions: sessionmaker[Session], settings: LedgerSettings, stopping: threading.Event
+) -> None:
+    feed = None if settings.rates_file is None else FileFeed(settings.rates_file)
+    bookkeeper = Bookkeeper(sessions, feed)
+    # At once: without rates, jobs that need one are refused.
+    chores.attempt(bookkeeper.refresh_rates)
+    chores.repeat(bookkeeper.refresh_rates, _BOOKS_S, stopping)
+    chores.repeat(bookkeeper.take_snapshots, _BOOKS_S, stopping)
+    chores.repeat(bookkeeper.audit, settings.audit_interval_s, stopping)

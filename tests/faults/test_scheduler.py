@@ -20,11 +20,16 @@ def test_a_scheduler_that_was_killed_goes_on_where_it_was(house: House) -> None:
     overdue = house.stage.submit("overdue", deadline_s=0.0)
     assert house.states() == {"running": 3, "queued": 1}
     # Two at once, from now on.
-    schedulers = [house.start(roles.sweeper), house.start(roles.sweeper)]
+    schedulers = [
+        house.start(roles.sweeper, PIXELTOLL_AUDIT_INTERVAL_S="0.1"),
+        house.start(roles.sweeper),
+    ]
     eventually(lambda: house.count("state = 'queued'") == 3)
     house.start_worker()
     house.wait_until_done()
     assert house.stage.states([*some, overdue]) == [*["succeeded"] * 3, "expired"]
+    # While they sweep, the books are audited as well.
+    eventually(lambda: schedulers[0].said("books_audited"))
     for running in schedulers:
         running.signal(signal.SIGTERM)
     assert [running.wait() for running in schedulers] == [0, 0]

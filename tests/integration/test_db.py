@@ -48,6 +48,18 @@ def test_reuses_a_connection_that_was_used_a_moment_ago(database_url: str) -> No
         engine.dispose()
 
 
+def test_a_dead_peer_is_noticed_while_waiting_and_while_sending(database_url: str) -> None:
+    engine = db.make_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            link = connection.connection.driver_connection
+            assert link is not None
+            asked = link.info.get_parameters()
+        assert (asked["keepalives_idle"], asked["tcp_user_timeout"]) == ("30", "60000")
+    finally:
+        engine.dispose()
+
+
 def test_errors_do_not_show_the_parameters(database_url: str) -> None:
     engine = db.make_engine(database_url)
     try:

@@ -1,0 +1,43 @@
+"""Doing chores again and again, whatever one of them runs into. What they are is for others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ledger.errors import LedgerError
+from tasks import telemetry
+from tasks.errors import StorageError
+
+_log = telemetry.get_logger()
+
+# What the outside may be blamed for; anything else is a defect, and is logged with its traceback.
+_EXPECTED = (SQLAlchemyError, StorageError, LedgerError)
+
+
+def attempt(chore: Callable[[], None]) -> None:
+    """Do a chore; one that fails is logged, stops no other, and is tried again next time."""
+    try:
+        chore()
+    except Exception as error:  # noqa: BLE001  the others must go on
+        _log.warning(
+            "chore_failed",
+            chore=chore.__name__,
+            error=telemetry.brief(error),
+            exc_info=not isinstance(error, _EXPECTED),
+        )
+
+
+def repeat(chore: Callable[[], None], every_s: float, stopping: threading.Event) -> None:
+    """Do a chore at every interval, in a thread of its own, for as long as the process lives.
+
+    So no other chore has to wait for it. The process ends without waiting for it, either.
+    """
+
+    def run() -> None:
+        while not stopping.wait(every_s):
+            attempt(chore)
+
+    threading.Thread(target=run, name=chore.__name__, daemon=True).start()
