@@ -23,11 +23,12 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench import backlog, baselines, engines
-from ledger import db
+from ledger import accounts, db
 from pixeltoll import embedded, migrate, postgres, processes
 from pixeltoll.embedded import Server, free_port
 from pixeltoll.settings import child_environment
 from pixeltoll.supervisor import Child, Supervisor
+from tasks import registration
 from tasks.settings import TaskSettings
 from tasks.tables import Worker
 
@@ -141,10 +142,12 @@ class Parts:
         if "worker" in self._supervisor.pids:
             return
         _ = self.gateway_id  # Its offers come first.
+        with self.sessions.begin() as session:
+            owner = accounts.find_orchestrator(session, backlog.OWNER)
+            _, key = registration.create_key(session, owner.id, backlog.OWNER)
+        env = {**self._environment, "PIXELTOLL_ORCHESTRATOR_KEY": key}
         argv = (sys.executable, "-m", "bench.worker")
-        self._supervisor.start(
-            Child("worker", argv, self._environment, ready=self._has_worker, cwd=_ROOT)
-        )
+        self._supervisor.start(Child("worker", argv, env, ready=self._has_worker, cwd=_ROOT))
 
     def _has_worker(self) -> bool:
         with self.sessions.begin() as session:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bench.backlog import OWNER
 from bench.engines import SERVED, SleepingEngine
 from tasks import worker
 
 if __name__ == "__main__":
-    worker.run(OWNER, [model.model_id for model in SERVED], SleepingEngine)
+    worker.run([model.model_id for model in SERVED], SleepingEngine)

@@ -20,7 +20,8 @@ from ledger.errors import UnknownGateway, UnknownOrchestrator
 from ledger.money import unit_price
 from ledger.offers import Capability
 from ledger.tables import Gateway, Offer, Orchestrator
-from tasks import catalog
+from tasks import catalog, registration
+from tasks.errors import NotRegistered
 
 DEMO = "demo"
 _FUNDS = Decimal(10)
@@ -75,6 +76,15 @@ def demo_orchestrator(
         if capability not in known:
             offers.publish(session, orchestrator.id, capability, price, currency)
     return orchestrator
+
+
+def worker_key(session: Session, orchestrator: Orchestrator, known: str) -> str:
+    """Return the `known` key if the orchestrator's workers can register with it, else a new one."""
+    try:
+        registration.authenticate(session, known)
+    except NotRegistered:
+        return registration.create_key(session, orchestrator.id, DEMO)[1]
+    return known
 
 
 def demo_key(session: Session, gateway: Gateway, known: str) -> str:

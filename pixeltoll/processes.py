@@ -53,10 +53,8 @@ def scheduler(env: Mapping[str, str], cwd: Path) -> Child:
     return Child("scheduler", command("scheduler"), env, ready=lambda: True, cwd=cwd)
 
 
-def worker(
-    env: Mapping[str, str], cwd: Path, orchestrator: str, sessions: sessionmaker[Session]
-) -> Child:
-    """A worker for all offers of an orchestrator; ready when its first heartbeat is heard."""
+def worker(env: Mapping[str, str], cwd: Path, sessions: sessionmaker[Session]) -> Child:
+    """A worker, for the orchestrator whose key it has; ready when its first heartbeat is heard."""
     with sessions.begin() as session:
         asked_at = session.scalars(select(func.now())).one()
 
@@ -70,7 +68,7 @@ def worker(
 
     return Child(
         name="worker",
-        argv=command("worker", "--orchestrator", orchestrator),
+        argv=command("worker"),
         env=env,
         ready=has_a_heartbeat,
         cwd=cwd,

@@ -65,20 +65,22 @@ def api(
 
 @app.command()
 def worker(
-    orchestrator: Annotated[str, typer.Option(help="Whose offers to serve.")] = "demo",
     models: Annotated[
         list[str] | None,
         typer.Option("--models", help="Serve this model only; may be given again."),
     ] = None,
     data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
-    """Run jobs of an orchestrator's offers until told to stop. One process for each GPU."""
+    """Run jobs until told to stop: one process for each GPU.
+
+    PIXELTOLL_ORCHESTRATOR_KEY says whose offers it serves.
+    """
     _settle(data_dir)
     # Here and not above: these load torch, which no other command needs.
     from tasks import worker as gpu
     from tasks.engine.diffusion import DiffusionEngine
 
-    gpu.run(orchestrator, models or (), DiffusionEngine.from_settings)
+    gpu.run(models or (), DiffusionEngine.from_settings)
     # All is written by now. Taking torch apart object by object would cost seconds of CPU.
     sys.stdout.flush()
     sys.stderr.flush()

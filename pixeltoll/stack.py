@@ -94,11 +94,13 @@ class Stack:
         catalog = given.catalog.resolve() if given.catalog else self._demo_models()
         engine = db.make_engine(found.database_url)
         sessions = db.session_factory(engine)
+        self._first_rows(sessions, catalog, secrets)
         host, port = listener.getsockname()
         self.connection = replace(
             found,
             url=f"http://{host}:{port}",
-            api_key=self._first_rows(sessions, catalog, secrets),
+            api_key=secrets.api_key,
+            orchestrator_key=secrets.orchestrator_key,
             admin_key=given.admin_key or secrets.admin_key,
             catalog=str(catalog),
         )
@@ -110,7 +112,7 @@ class Stack:
         children = [
             processes.api(env, self._data_dir, listener.fileno(), port),
             processes.scheduler(env, self._data_dir),
-            processes.worker(env, self._data_dir, bootstrap.DEMO, sessions),
+            processes.worker(env, self._data_dir, sessions),
         ]
         if flower:
             children.append(self._flower(env, secrets))
@@ -169,15 +171,18 @@ class Stack:
                 raise ModelsNotMade(target, done.stderr or done.stdout)
         return catalog
 
-    def _first_rows(self, sessions: sessionmaker[Session], catalog: Path, secrets: Secrets) -> str:
-        """See to the demo gateway, orchestrator and offers, and return the gateway's key."""
+    def _first_rows(self, sessions: sessionmaker[Session], catalog: Path, secrets: Secrets) -> None:
+        """See to the demo gateway, orchestrator and offers, and to a key of each party."""
         currency = LedgerSettings().settlement_currency
         with sessions.begin() as session:
-            bootstrap.demo_orchestrator(session, currency, bootstrap.capabilities(catalog))
+            served = bootstrap.capabilities(catalog)
+            owner = bootstrap.demo_orchestrator(session, currency, served)
+            secrets.orchestrator_key = bootstrap.worker_key(
+                session, owner, secrets.orchestrator_key
+            )
             gateway = bootstrap.demo_gateway(session, currency)
             secrets.api_key = bootstrap.demo_key(session, gateway, secrets.api_key)
         secrets.save(self._data_dir)
-        return secrets.api_key
 
     def _flower(self, env: Mapping[str, str], secrets: Secrets) -> Child:
         port = free_port()

@@ -38,6 +38,7 @@ class Connection:
     s3_secret_access_key: str
     url: str = ""
     api_key: str = ""
+    orchestrator_key: str = ""
     admin_key: str = ""
     flower_url: str | None = None
     pids: Pids = Pids(0, 0, 0)
@@ -54,6 +55,7 @@ class Connection:
             "S3_SECRET_ACCESS_KEY": self.s3_secret_access_key,
             "PIXELTOLL_CATALOG": self.catalog,
             "PIXELTOLL_ADMIN_KEY": self.admin_key,
+            "PIXELTOLL_ORCHESTRATOR_KEY": self.orchestrator_key,
         }
 
     def write(self, data_dir: Path) -> None:
@@ -84,7 +86,7 @@ class Connection:
 
 @dataclass
 class Secrets:
-    """Made once for a data folder and kept with it. `api_key` is empty until its key exists."""
+    """Made once for a data folder and kept with it. Keys of rows are empty until the rows exist."""
 
     admin_key: str
     redis_password: str
@@ -92,6 +94,7 @@ class Secrets:
     s3_secret_access_key: str
     flower_password: str
     api_key: str = ""
+    orchestrator_key: str = ""
 
     @staticmethod
     def load(data_dir: Path) -> Secrets:

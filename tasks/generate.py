@@ -205,7 +205,10 @@ class Runner:
             self._run.leases.note(batch, done * steps + len(chunk) * step, total * steps, "drawing")
             return not all(self._is_lost(slot.job) for slot in chunk)
 
+        began_at = time.monotonic()
         pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
+        units = sum(slot.job.units // slot.job.num_images for slot in chunk)
+        self._run.speeds.note(chunk[0].job.queue, units, time.monotonic() - began_at)
         if len(pictures) != len(chunk):
             raise InferenceError(
                 f"{len(pictures)} pictures were made where {len(chunk)} were asked"

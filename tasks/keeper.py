@@ -12,15 +12,19 @@ import time
 from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from tasks import sweeps, telemetry, workers
+from tasks import registration, sweeps, telemetry, workers
 from tasks.batching import Backlog
+from tasks.errors import NotRegistered
 from tasks.generate import Runner
 from tasks.runtime import Runtime
 from tasks.watchdog import STALLED, Watchdog
 
 _log = telemetry.get_logger()
 _TICK_S = 0.25
+# sysexits.h EX_NOPERM: a restart does not help.
+NOT_REGISTERED = 77
 
 
 class Keeper:
@@ -69,12 +73,34 @@ class Keeper:
     def _beat(self) -> None:
         run = self._run
         with run.sessions.begin() as session:
-            workers.heartbeat(session, run.worker_id, run.queues, run.engine.loaded)
+            self._end_if_unregistered(session)
+            workers.heartbeat(
+                session,
+                run.worker_id,
+                run.orchestrator_id,
+                run.queues,
+                run.engine.loaded,
+                run.speeds.known(),
+            )
             waiting = sweeps.backlogs(session, run.queues)
         why = self._why_stalled(waiting)
         if why is not None:
             _log.error("worker_stalled", worker_id=run.worker_id, why=why)
             os._exit(STALLED)
+
+    def _end_if_unregistered(self, session: Session) -> None:
+        """End this process if its key was revoked; what it runs is another worker's by its lease.
+
+        At once: whoever revokes a key may have reasons not to wait for a batch.
+        """
+        run = self._run
+        try:
+            registration.authenticate(session, run.settings.orchestrator_key.get_secret_value())
+        except NotRegistered as error:
+            workers.leave(session, run.worker_id)
+            session.commit()
+            _log.error("worker_not_registered", worker_id=run.worker_id, why=str(error))
+            os._exit(NOT_REGISTERED)
 
     def _why_stalled(self, waiting: Sequence[Backlog]) -> str | None:
         """Tell what is wrong, if something is, with a worker that lives but does nothing."""

@@ -57,7 +57,8 @@ SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrato
   FROM newest, LATERAL (
     SELECT count(*) > 0 AS live, coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
       FROM workers
-     WHERE queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
+     WHERE workers.orchestrator_id = newest.orchestrator_id
+       AND queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
        AND heartbeat_at > now() - make_interval(secs => :silence_s)
   ) AS serving
   LEFT JOIN settlement ON true

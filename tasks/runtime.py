@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -10,6 +11,7 @@ from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
 from tasks.leases import Leases
 from tasks.settings import TaskSettings
+from tasks.speeds import Speeds
 from tasks.storage import ObjectStore
 
 
@@ -18,6 +20,7 @@ class Runtime:
     """The parts and settings of one worker process."""
 
     worker_id: str
+    orchestrator_id: UUID
     queues: tuple[str, ...]
     sessions: sessionmaker[Session]
     store: ObjectStore
@@ -25,3 +28,4 @@ class Runtime:
     catalog: Catalog
     settings: TaskSettings
     leases: Leases
+    speeds: Speeds

@@ -58,6 +58,11 @@ class TaskSettings(BaseSettings):
         "of s3:// objects, and of absolute paths on the worker. Empty means none.",
     )
 
+    orchestrator_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="PIXELTOLL_ORCHESTRATOR_KEY",
+        description="A worker's key, which says whose offers it serves. Only workers need one.",
+    )
     lease_s: float = Field(
         30.0,
         gt=0,

@@ -124,13 +124,18 @@ class Output(Base):
 
 
 class Worker(Base):
-    """A live worker process: which queues it serves and which models it has in memory."""
+    """A live worker process: whose it is, which queues it serves, and what it has in memory.
+
+    `speeds` has the measured units a second of each queue that it has run a job of.
+    """
 
     __tablename__ = "workers"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
     queues: Mapped[list[str]] = mapped_column(ARRAY(String))
     loaded: Mapped[list[str]] = mapped_column(ARRAY(String))
+    speeds: Mapped[dict[str, float]] = mapped_column(JSONB, server_default=text("'{}'"))
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()

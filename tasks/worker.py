@@ -14,52 +14,60 @@ from collections.abc import Callable, Sequence
 from celery import Celery, bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
-from ledger import accounts, db, offers
+from ledger import db, offers
+from ledger.offers import LiveOffer
 from ledger.settings import LedgerSettings
-from ledger.tables import Offer
-from tasks import catalog, routing, telemetry
+from ledger.tables import Offer, Orchestrator
+from tasks import catalog, registration, routing, telemetry
 from tasks.app import GENERATE, make_celery
+from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
-from tasks.errors import NoOffer
+from tasks.errors import NoOffer, TasksError
 from tasks.generate import Runner
 from tasks.keeper import Keeper
 from tasks.leases import Leases
 from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
+from tasks.speeds import Speeds
 from tasks.storage import ObjectStore
 from tasks.watchdog import STALLED
 
 _log = telemetry.get_logger()
 
 
-def run(
-    orchestrator: str, models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]
-) -> None:
-    """Serve an orchestrator's offers, or those of `models` only, until told to stop.
+def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) -> None:
+    """Serve the offers of the key's orchestrator, or those of `models` only, until told to stop.
 
     Raises:
-        UnknownOrchestrator: There is no such orchestrator.
+        NotRegistered: The settings have no valid key of an orchestrator.
         NoOffer: It offers nothing, or not one of `models`.
         SystemExit: The worker should be restarted.
     """
     telemetry.configure()
     settings = TaskSettings()
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
-    queues = offered_queues(sessions, orchestrator, models)
+    with sessions.begin() as session:
+        key = settings.orchestrator_key.get_secret_value()
+        owner = registration.authenticate(session, key)
+        served = offered(session, owner, models)
     runtime = Runtime(
-        worker_id=f"{orchestrator}@{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-        queues=queues,
+        worker_id=f"{owner.name}@{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+        orchestrator_id=owner.id,
+        queues=queues(served),
         sessions=sessions,
         store=ObjectStore.from_settings(settings),
         engine=make_engine(settings),
         catalog=catalog.load(settings.catalog),
         settings=settings,
         leases=Leases(sessions, settings.lease_s),
+        speeds=Speeds(),
     )
     runner = Runner(runtime)
     keeper = Keeper(runtime, runner)
+    # Before the first heartbeat: who cannot take a job yet should not be sent any.
+    warm_up(runtime.engine, runtime.catalog, served)
     keeper.start()
     status = _consume(make_celery(settings), runtime, runner)
     try:
@@ -70,29 +78,42 @@ def run(
         raise SystemExit(status)
 
 
-def offered_queues(
-    sessions: sessionmaker[Session], orchestrator: str, models: Sequence[str]
-) -> tuple[str, ...]:
-    """Return the queues of an orchestrator's live offers, or only of those for `models`.
+def offered(session: Session, owner: Orchestrator, models: Sequence[str]) -> list[LiveOffer]:
+    """Return an orchestrator's live offers, or only those for `models`.
 
     Raises:
-        UnknownOrchestrator: There is no such orchestrator.
         NoOffer: It offers nothing, or not one of `models`.
     """
-    with sessions.begin() as session:
-        owner = accounts.find_orchestrator(session, orchestrator)
-        found = offers.live(session, Offer.orchestrator_id == owner.id)
-    offered = {offer.capability.model_id for offer in found}
+    found = offers.live(session, Offer.orchestrator_id == owner.id)
+    offered_ids = {offer.capability.model_id for offer in found}
     for model_id in models or ["any model"]:
-        if (models and model_id not in offered) or not offered:
-            raise NoOffer(f"orchestrator {orchestrator}", model_id, sorted(offered))
+        if (models and model_id not in offered_ids) or not offered_ids:
+            raise NoOffer(f"orchestrator {owner.name}", model_id, sorted(offered_ids))
+    return [offer for offer in found if not models or offer.capability.model_id in models]
+
+
+def queues(served: Sequence[LiveOffer]) -> tuple[str, ...]:
+    """Return the queues of offers."""
     return tuple(
-        sorted(
-            routing.queue_name(offer.capability, orchestrator)
-            for offer in found
-            if not models or offer.capability.model_id in models
-        )
+        sorted(routing.queue_name(offer.capability, offer.orchestrator) for offer in served)
     )
+
+
+def warm_up(engine: Engine, models: Catalog, served: Sequence[LiveOffer]) -> None:
+    """Load the models of the offers that promise a warm one, for as long as they fit together.
+
+    A model that cannot be loaded is a warning: its jobs will say what is wrong, and others can run.
+    """
+    promised = {offer.capability.model_id: offer.capability for offer in served if offer.warm}
+    for model_id, capability in promised.items():
+        warm = set(engine.loaded)
+        try:
+            engine.load(models.get(model_id), capability.pipeline)
+        except TasksError as error:
+            _log.warning("warm_up_failed", model_id=model_id, error=str(error))
+        if not warm <= set(engine.loaded):
+            _log.warning("warm_up_ends", reason="out of model memory", loaded=engine.loaded)
+            return
 
 
 def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:

@@ -5,7 +5,8 @@ A worker's row is its heartbeat; only the database's clock tells whether it is s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -21,13 +22,26 @@ HEARTBEAT_S = 5.0
 
 
 def heartbeat(
-    session: Session, worker_id: str, queues: Sequence[str], loaded: Sequence[str]
+    session: Session,
+    worker_id: str,
+    orchestrator_id: UUID,
+    queues: Sequence[str],
+    loaded: Sequence[str],
+    speeds: Mapping[str, float] | None = None,
 ) -> None:
-    """Say that a worker is alive, what it serves and what it has loaded."""
-    facts = {"queues": list(queues), "loaded": list(loaded), "heartbeat_at": func.now()}
+    """Say that an orchestrator's worker is alive, what it serves, has loaded, and how fast it is.
+
+    A queue without a speed has not been measured.
+    """
+    facts = {
+        "queues": list(queues),
+        "loaded": list(loaded),
+        "speeds": dict(speeds or {}),
+        "heartbeat_at": func.now(),
+    }
     session.execute(
         insert(Worker)
-        .values(id=worker_id, **facts)
+        .values(id=worker_id, orchestrator_id=orchestrator_id, **facts)
         .on_conflict_do_update(index_elements=["id"], set_=facts)
     )
 
@@ -58,12 +72,16 @@ def has_live_worker(session: Session, queue: str) -> bool:
 
 def candidates(session: Session, offers: Sequence[LiveOffer]) -> list[routing.Candidate]:
     """Join offers with what the live workers say of them."""
-    alive = session.execute(select(Worker.queues, Worker.loaded).where(_heard_of())).all()
+    alive = session.scalars(select(Worker).where(_heard_of())).all()
     found = []
     for offer in offers:
         queue = routing.queue_name(offer.capability, offer.orchestrator)
-        serving = [loaded for queues, loaded in alive if queue in queues]
-        warm = any(offer.capability.model_id in loaded for loaded in serving)
+        serving = [
+            one
+            for one in alive
+            if one.orchestrator_id == offer.orchestrator_id and queue in one.queues
+        ]
+        warm = any(offer.capability.model_id in one.loaded for one in serving)
         found.append(routing.Candidate(offer, live=bool(serving), warm=warm))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+from pydantic import SecretStr
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -20,7 +21,7 @@ from ledger.limits import Limit
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
 from ledger.tables import Hold
-from tasks import catalog, claims, jobs, params, routing
+from tasks import catalog, claims, jobs, params, registration, routing, workers
 from tasks.catalog import Catalog, ModelSpec
 from tasks.engine.protocol import Engine
 from tasks.generate import Runner
@@ -28,6 +29,7 @@ from tasks.jobs import Order
 from tasks.leases import Leases
 from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
+from tasks.speeds import Speeds
 from tasks.storage import ObjectStore
 from tasks.tables import Job, Output
 
@@ -123,6 +125,20 @@ class Stage:
         with self.sessions.begin() as session:
             return accounts.balance(session, self.gateway_id)
 
+    def heartbeat(
+        self,
+        worker: str = "w",
+        *,
+        queues: Sequence[str] = (),
+        loaded: Sequence[str] = (),
+        speeds: Mapping[str, float] | None = None,
+        owner: UUID | None = None,
+    ) -> None:
+        """Let a worker live, of the first orchestrator unless it is another's."""
+        whose = owner or self.orchestrator_id
+        with self.sessions.begin() as session:
+            workers.heartbeat(session, worker, whose, queues, loaded, speeds)
+
     def execute(self, statement: str, **values: object) -> None:
         with self.sessions.begin() as session:
             session.execute(text(statement), values)
@@ -156,6 +172,7 @@ class Stage:
     ) -> tuple[Runner, Runtime]:
         runtime = Runtime(
             worker_id="w",
+            orchestrator_id=self.orchestrator_id,
             queues=tuple(queue(name, pipeline) for name in models for pipeline in (TEXT, IMAGE)),
             sessions=self.sessions,
             store=store,
@@ -163,6 +180,7 @@ class Stage:
             catalog=self.catalog,
             settings=self.settings,
             leases=Leases(self.sessions, self.settings.lease_s),
+            speeds=Speeds(),
         )
         return Runner(runtime), runtime
 
@@ -177,6 +195,8 @@ def furnish(sessions: sessionmaker[Session], settings: TaskSettings, catalog_pat
             for pipeline in (TEXT, IMAGE):
                 offer(session, owner.id, Capability(pipeline, model_id), PRICE)
         limits.set_limit(session, gateway.id, Limit(None, None, None), "USD")
+        _, key = registration.create_key(session, owner.id, OWNER)
+    settings = settings.model_copy(update={"orchestrator_key": SecretStr(key)})
     return Stage(sessions, settings, catalog.load(catalog_path), gateway.id, owner.id)
 
 

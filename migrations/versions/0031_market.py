@@ -17,6 +17,14 @@ ALTER TABLE offers
         CONSTRAINT ck_offers_capacity_above_zero CHECK (capacity > 0);
 """
 
+WORKERS = """
+DELETE FROM workers;
+ALTER TABLE workers
+    ADD COLUMN orchestrator_id uuid NOT NULL
+        CONSTRAINT fk_workers_orchestrator_id_orchestrators REFERENCES orchestrators,
+    ADD COLUMN speeds jsonb NOT NULL DEFAULT '{}';
+"""
+
 KEYS = """
 CREATE TABLE orchestrator_keys (
     id varchar NOT NULL CONSTRAINT pk_orchestrator_keys PRIMARY KEY,
@@ -33,6 +41,7 @@ CREATE INDEX ix_orchestrator_keys_orchestrator_id ON orchestrator_keys (orchestr
 
 def upgrade() -> None:
     op.execute(OFFERS)
+    op.execute(WORKERS)
     op.execute(KEYS)
     # A key that was revoked says so for good.
     op.execute("REVOKE DELETE ON orchestrator_keys FROM pixeltoll_app")
@@ -40,4 +49,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TABLE orchestrator_keys")
+    op.execute("ALTER TABLE workers DROP COLUMN speeds, DROP COLUMN orchestrator_id")
     op.execute("ALTER TABLE offers DROP COLUMN capacity, DROP COLUMN warm")

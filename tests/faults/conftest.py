@@ -108,6 +108,7 @@ def _environment(settings: TaskSettings, database_url: str, catalog: Path) -> Ma
         "S3_ACCESS_KEY_ID": settings.s3_access_key_id,
         "S3_SECRET_ACCESS_KEY": settings.s3_secret_access_key.get_secret_value(),
         "PIXELTOLL_CATALOG": str(catalog),
+        "PIXELTOLL_ORCHESTRATOR_KEY": settings.orchestrator_key.get_secret_value(),
         "PIXELTOLL_LEASE_S": str(LEASE_S),
         "PIXELTOLL_SWEEP_INTERVAL_S": str(SWEEP_S),
         "PIXELTOLL_RING_AFTER_S": str(RING_S),
@@ -139,7 +140,7 @@ def house(
     settings = task_settings.model_copy(update=patience)
     catalog = stages.write_catalog(tmp_path / "catalog.toml")
     stage = stages.furnish(session_factory, settings, catalog)
-    env = dict(_environment(settings, database_url, catalog))
+    env = dict(_environment(stage.settings, database_url, catalog))
     house = House(stage, store, own_broker, tmp_path, env)
     yield house
     for process in house.processes:

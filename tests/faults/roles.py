@@ -6,24 +6,23 @@ import time
 
 from tasks import scheduler, worker
 from tests.fakes import BrokenEngine, FakeEngine
-from tests.stage import OWNER
 
 
 def fake_worker(step_s: float) -> None:
     """A worker whose engine needs no GPU."""
-    worker.run(OWNER, [], lambda _settings: FakeEngine(step_s=step_s))
+    worker.run([], lambda _settings: FakeEngine(step_s=step_s))
 
 
 def broken_worker() -> None:
     """A worker whose device has faulted."""
-    worker.run(OWNER, [], lambda _settings: BrokenEngine())
+    worker.run([], lambda _settings: BrokenEngine())
 
 
 def stuck_worker() -> None:
     """A worker whose device hangs."""
     engine = FakeEngine()
     engine.on_step = lambda _step: time.sleep(3600)
-    worker.run(OWNER, [], lambda _settings: engine)
+    worker.run([], lambda _settings: engine)
 
 
 def real_worker(model_id: str) -> None:
@@ -31,7 +30,7 @@ def real_worker(model_id: str) -> None:
     # Here and not above: it loads torch, which no other role needs.
     from tasks.engine.diffusion import DiffusionEngine
 
-    worker.run(OWNER, [model_id], DiffusionEngine.from_settings)
+    worker.run([model_id], DiffusionEngine.from_settings)
 
 
 def sweeper() -> None:

@@ -133,7 +133,12 @@ class World:
     def wake(self, *, warm: bool = False) -> None:
         """Let a worker of the text-to-image queue be up."""
         loaded = [MODEL] if warm else []
-        self.change(lambda session: workers.heartbeat(session, "w1", [self.queue], loaded))
+
+        def beat(session: Session) -> None:
+            owner = accounts.find_orchestrator(session, ORCHESTRATOR)
+            workers.heartbeat(session, "w1", owner.id, [self.queue], loaded)
+
+        self.change(beat)
 
     def claim(self) -> Job:
         """Take the head of the queue as a worker would."""

@@ -14,6 +14,7 @@ from ledger.money import unit_price
 from ledger.offers import Capability
 from pixeltoll import bootstrap
 from pixeltoll.bootstrap import DEMO
+from tasks import registration
 from tasks.errors import CatalogError
 
 SERVED = [
@@ -104,3 +105,16 @@ revision = "0123456789012345678901234567890123456789"
 def test_a_catalog_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="missing"):
         bootstrap.capabilities(tmp_path / "missing")
+
+
+def test_the_worker_keeps_its_key_until_it_is_revoked(
+    session_factory: sessionmaker[Session],
+) -> None:
+    with session_factory.begin() as session:
+        owner = bootstrap.demo_orchestrator(session, "USD", SERVED)
+        key = bootstrap.worker_key(session, owner, "")
+        assert bootstrap.worker_key(session, owner, key) == key
+        [row] = registration.list_keys(session, owner.id)
+        registration.revoke_key(session, owner.id, row.id)
+        again = bootstrap.worker_key(session, owner, key)
+        assert registration.authenticate(session, again) is owner

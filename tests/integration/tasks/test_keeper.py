@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from typing import NoReturn
 
 import pytest
+import structlog.testing
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks import sweeps, workers
 from tasks.generate import Runner
-from tasks.keeper import Keeper
+from tasks.keeper import NOT_REGISTERED, Keeper
 from tasks.runtime import Runtime
 from tasks.storage import ObjectStore
 from tests.fakes import FakeEngine
@@ -91,3 +94,35 @@ def test_a_worker_whose_batch_stands_still_has_a_stuck_device(stage: Stage, crew
     assert why_stalled(crew) == "no_progress"
     runtime.leases.note(claimed, 1, 4)
     assert why_stalled(crew) is None
+
+
+def test_a_heartbeat_tells_how_fast_the_worker_is(stage: Stage, crew: Crew) -> None:
+    keeper, runner, _ = crew
+    stage.submit("a cat", num_images_per_prompt=2)
+    runner.serve()
+    keeper._beat()
+    rows = stage.scalar(
+        "SELECT speeds FROM workers WHERE orchestrator_id = :id", id=stage.orchestrator_id
+    )
+    assert isinstance(rows, dict)
+    assert list(rows) == [queue()]
+    assert rows[queue()] > 0
+
+
+def test_a_worker_whose_key_is_revoked_ends(
+    stage: Stage, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, _, _ = crew
+    keeper._beat()
+    assert is_live(stage)
+    stage.execute("UPDATE orchestrator_keys SET revoked_at = now()")
+
+    def ended(status: int) -> NoReturn:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", ended)
+    with structlog.testing.capture_logs() as logs, pytest.raises(SystemExit) as end:
+        keeper._beat()
+    assert end.value.code == NOT_REGISTERED
+    assert "unknown or revoked" in logs[-1]["why"]
+    assert not is_live(stage), "and nobody sends it jobs"

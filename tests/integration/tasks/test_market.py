@@ -73,12 +73,15 @@ def test_workers_make_an_offer_live_and_warm(stage: Stage) -> None:
     with stage.sessions.begin() as session:
         for owner in (north, south, east):
             stages.offer(session, owner, CAPABILITY, LOW)
-        workers.heartbeat(session, "w1", [stages.queue(owner="north")], [OTHER])
-        workers.heartbeat(session, "w2", ["x", stages.queue(owner="north")], [OTHER, SMALL])
-        workers.heartbeat(session, "w3", [stages.queue(owner="south")], [OTHER])
-        workers.heartbeat(session, "w4", [stages.queue(OTHER, owner="east")], [SMALL])
-        workers.heartbeat(session, "w5", [stages.queue()], [SMALL])
-    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '16 s' WHERE id = 'w5'")
+    to_north, to_south, to_east = (stages.queue(owner=name) for name in ("north", "south", "east"))
+    stage.heartbeat("w1", owner=north, queues=[to_north], loaded=[OTHER])
+    stage.heartbeat("w2", owner=north, queues=["x", to_north], loaded=[OTHER, SMALL])
+    stage.heartbeat("w3", owner=south, queues=[to_south], loaded=[OTHER])
+    stage.heartbeat("w4", owner=east, queues=[stages.queue(OTHER, owner="east")], loaded=[SMALL])
+    # A worker serves its own orchestrator only, whatever it says.
+    stage.heartbeat("w5", owner=south, queues=[to_east], loaded=[SMALL])
+    stage.heartbeat("w6", queues=[stages.queue()], loaded=[SMALL])
+    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '16 s' WHERE id = 'w6'")
     said = {one.offer.orchestrator: (one.live, one.warm) for one in agreed(stage).candidates}
     assert said == {
         "north": (True, True),

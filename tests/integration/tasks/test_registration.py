@@ -24,7 +24,7 @@ def test_a_key_names_its_orchestrator_and_is_stored_as_a_hash(stage: Stage) -> N
     key_id, key = make(stage)
     assert key.startswith(f"po_{key_id}_")
     assert owner_of(stage, key) == OWNER
-    stored = str(stage.scalar("SELECT row_to_json(orchestrator_keys) FROM orchestrator_keys"))
+    stored = str(stage.scalar("SELECT json_agg(orchestrator_keys) FROM orchestrator_keys"))
     assert key.split("_")[2][:43] not in stored
 
 
@@ -36,7 +36,8 @@ def test_a_revoked_key_is_listed_and_opens_nothing(stage: Stage) -> None:
             revoked_at = row.revoked_at
     with stage.sessions.begin() as session:
         listed = registration.list_keys(session, stage.orchestrator_id)
-        assert [(one.id, one.revoked_at) for one in listed] == [
+        # The market's own was made before these.
+        assert [(one.id, one.revoked_at) for one in listed[:2]] == [
             (new_id, None),
             (old_id, revoked_at),
         ]

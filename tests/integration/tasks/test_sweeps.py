@@ -14,7 +14,7 @@ from tests.stage import OTHER, SMALL, Stage, queue
 
 def listen(stage: Stage, *queues: str) -> None:
     with stage.sessions.begin() as session:
-        workers.heartbeat(session, "w", queues, [])
+        workers.heartbeat(session, "w", stage.orchestrator_id, queues, [])
 
 
 def forgotten(stage: Stage, after_s: float = 0) -> list[str]:
