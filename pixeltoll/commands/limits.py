@@ -22,6 +22,7 @@ from pixeltoll.commands.common import (
     price_facts,
     settlement_currency,
 )
+from pixeltoll.commands.imports import import_limits
 from pixeltoll.console import complain, say, show_all
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
@@ -31,6 +32,7 @@ limit_app = typer.Typer(no_args_is_help=True, help="The most that a gateway pays
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
+    limit_app.command("import")(import_limits)
     app.add_typer(limit_app, name="limit")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from ledger import accounts, offers
 from ledger.offers import Capability
+from ledger.tables import Offer
 from pixeltoll.commands.common import (
     PRICE_COLUMNS,
     AsJson,
@@ -16,55 +17,107 @@ from pixeltoll.commands.common import (
     PriceCurrency,
     PricePerUnit,
     books,
+    moment,
     price,
     price_facts,
     settlement_currency,
 )
-from pixeltoll.console import show, show_all
+from pixeltoll.commands.imports import import_offers
+from pixeltoll.console import say, show, show_all
+from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
+from tasks import workers
 
 offer_app = typer.Typer(no_args_is_help=True, help="What orchestrators serve, and at what price.")
+
+PipelineName = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="text-to-image or image-to-image.")
+]
+ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="The model's id.")]
+_COLUMNS = (
+    *("id", "orchestrator", "pipeline", "model_id"),
+    *PRICE_COLUMNS,
+    *("warm", "capacity", "live"),
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
+    offer_app.command("import")(import_offers)
     app.add_typer(offer_app, name="offer")
 
 
 @offer_app.command("add")
-def add_offer(
+def add_offer(  # noqa: PLR0913, PLR0917  an option each
     orchestrator: OrchestratorName,
-    pipeline: Annotated[str, typer.Argument(help="text-to-image or image-to-image.")],
-    model_id: Annotated[str, typer.Argument(help="The model's id.")],
+    pipeline: PipelineName,
+    model_id: ModelId,
     price_per_unit: PricePerUnit,
     pixels_per_unit: PixelsPerUnit = 1,
     currency: PriceCurrency = "",
+    warm: Annotated[bool, typer.Option("--warm", help="The model is kept in memory.")] = False,
+    capacity: Annotated[int, typer.Option(help="How many workers serve it at once.")] = 1,
+    valid_from: Annotated[
+        str, typer.Option(help="From this time on, such as 2026-11-30T12:00:00Z; else from now.")
+    ] = "",
     data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Offer a capability at a price from now on, in place of an earlier offer of it."""
+    """Offer a capability at a price from a time on, in place of an earlier offer of it."""
     asked = price(price_per_unit, pixels_per_unit, currency)
+    begins = moment(valid_from, "valid_from") if valid_from else None
+    capability = Capability(pipeline, model_id)
     with books(data_dir) as session:
         owner = accounts.find_orchestrator(session, orchestrator)
-        capability = Capability(pipeline, model_id)
-        row = offers.publish(session, owner.id, capability, asked, settlement_currency())
-        facts = {"id": row.id, "orchestrator": owner.name, "pipeline": pipeline}
-        show({**facts, "model_id": model_id, "price": str(row.price)}, as_json=as_json)
+        row = offers.publish(
+            session,
+            owner.id,
+            capability,
+            asked,
+            settlement_currency(),
+            begins,
+            warm=warm,
+            capacity=capacity,
+        )
+        facts = {"id": row.id, "orchestrator": owner.name, **vars(capability)}
+        promised = {"warm": row.warm, "capacity": row.capacity, "valid_from": row.valid_from}
+        show({**facts, "price": str(row.price), **promised}, as_json=as_json)
+
+
+@offer_app.command("withdraw")
+def withdraw_offer(
+    orchestrator: OrchestratorName,
+    pipeline: PipelineName,
+    model_id: ModelId,
+    data_dir: DataDir = DEFAULT_DIR,
+) -> None:
+    """Stop offering a capability. Jobs that are queued by the offer still run."""
+    capability = Capability(pipeline, model_id)
+    with books(data_dir) as session:
+        owner = accounts.find_orchestrator(session, orchestrator)
+        mine = Offer.orchestrator_id == owner.id
+        found = [one for one in offers.live(session, mine) if one.capability == capability]
+        if not found:
+            message = f"model_id: {orchestrator} does not offer {pipeline} with {model_id!r}."
+            raise BadArgument(message)
+        offers.withdraw(session, found[0])
+    say(f"{orchestrator} offers {pipeline} with {model_id} no more.")
 
 
 @offer_app.command("list")
 def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """List the offers that hold now, cheapest first."""
+    """List the offers that hold now, cheapest first, and whether a live worker serves them."""
     with books(data_dir) as session:
         rows = [
             {
-                "id": offer.id,
-                "orchestrator": offer.orchestrator,
-                "pipeline": offer.capability.pipeline,
-                "model_id": offer.capability.model_id,
-                **price_facts(offer.price),
+                "id": found.offer.id,
+                "orchestrator": found.offer.orchestrator,
+                **vars(found.offer.capability),
+                **price_facts(found.offer.price),
+                "warm": found.offer.warm,
+                "capacity": found.offer.capacity,
+                "live": found.live,
             }
-            for offer in offers.live(session)
+            for found in workers.candidates(session, offers.live(session))
         ]
-    columns = ("id", "orchestrator", "pipeline", "model_id", *PRICE_COLUMNS)
-    show_all(columns, rows, as_json=as_json)
+    show_all(_COLUMNS, rows, as_json=as_json)

@@ -1,4 +1,4 @@
-"""The commands about orchestrators: opening them, and what they are owed."""
+"""The commands about orchestrators: opening them, their workers' keys, what they are owed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from sqlalchemy import select
 from ledger import accounts, money
 from ledger.tables import Orchestrator
 from pixeltoll.commands.common import AsJson, OrchestratorName, books, settlement_currency
-from pixeltoll.console import show, show_all
+from pixeltoll.console import say, show, show_all
 from pixeltoll.run import DEFAULT_DIR, DataDir
+from tasks import registration
 
 orchestrator_app = typer.Typer(no_args_is_help=True, help="Who runs GPUs and sets prices.")
+key_app = typer.Typer(no_args_is_help=True, help="Keys by which workers say whose they are.")
+
+_KEY_COLUMNS = ("id", "name", "created_at", "revoked_at")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
+    orchestrator_app.add_typer(key_app, name="key")
     app.add_typer(orchestrator_app, name="orchestrator")
 
 
@@ -49,3 +54,42 @@ def list_orchestrators(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False)
             for row in session.scalars(select(Orchestrator).order_by(Orchestrator.name))
         ]
     show_all(("id", "name", "fee_rate", "owed"), rows, as_json=as_json)
+
+
+@key_app.command("create")
+def create_key(
+    orchestrator: OrchestratorName,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
+    data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key for an orchestrator's workers. It is shown now and never again."""
+    with books(data_dir) as session:
+        owner = accounts.find_orchestrator(session, orchestrator)
+        row, key = registration.create_key(session, owner.id, name)
+        show({"id": row.id, "orchestrator": owner.name, "name": name, "key": key}, as_json=as_json)
+
+
+@key_app.command("list")
+def list_keys(
+    orchestrator: OrchestratorName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False
+) -> None:
+    """List an orchestrator's keys, revoked ones too."""
+    with books(data_dir) as session:
+        owner = accounts.find_orchestrator(session, orchestrator)
+        keys = registration.list_keys(session, owner.id)
+        rows = [{column: getattr(key, column) for column in _KEY_COLUMNS} for key in keys]
+    show_all(_KEY_COLUMNS, rows, as_json=as_json)
+
+
+@key_app.command("revoke")
+def revoke_key(
+    orchestrator: OrchestratorName,
+    key_id: Annotated[str, typer.Argument(help="The key's id, which is part of it.")],
+    data_dir: DataDir = DEFAULT_DIR,
+) -> None:
+    """Revoke an orchestrator's key: workers that registered with it end."""
+    with books(data_dir) as session:
+        owner = accounts.find_orchestrator(session, orchestrator)
+        registration.revoke_key(session, owner.id, key_id)
+    say(f"Key {key_id} of {orchestrator} is revoked.")
