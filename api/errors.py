@@ -5,7 +5,9 @@
     |-- UnsupportedContentType
     |-- NotAuthenticated        no key, or none that is valid
     |-- AdminDisabled           this installation has set no admin key
-    |-- UnknownKey              an API key to revoke that the gateway does not have
+    |-- UnknownKey              an API key that the gateway does not have
+    |-- UnknownOffer            an offer that the orchestrator does not have, or not any more
+    |-- OfferNotEditable        an offer is superseded, never edited
     `-- RangeNotSatisfiable     a byte range that begins after the end
 
 One table, `PROBLEMS`, gives each error of this floor and of those below its status, code and title;
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import http
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +77,34 @@ class AdminDisabled(ApiError):
 
 
 class UnknownKey(ApiError):
-    """Raised when a key that is to be revoked is not one of the gateway's."""
+    """Raised when a key is not one of the gateway's."""
 
     code = "unknown_key"
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"The gateway has no API key {key_id!r}.")
+
+
+class UnknownOffer(ApiError):
+    """Raised when an orchestrator has no such offer that holds now."""
+
+    code = "unknown_offer"
+
+    def __init__(self, orchestrator: str, offer_id: int) -> None:
+        super().__init__(f"{orchestrator} has no offer {offer_id} that holds now.")
+
+
+class OfferNotEditable(ApiError):
+    """Raised when an offer is to be changed; names the fields that were to be."""
+
+    code = "offer_not_editable"
+
+    def __init__(self, offer_id: int, fields: Sequence[str]) -> None:
+        self.fields = tuple(fields)
+        super().__init__(
+            f"Offer {offer_id} cannot be edited, because jobs were priced by it. Publish a new one "
+            "with POST, which supersedes it, or withdraw it with DELETE."
+        )
 
 
 class RangeNotSatisfiable(ApiError):
@@ -139,6 +163,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.UnknownCharge: Problem(404, ledger.UnknownCharge.code, "No such charge"),
     ledger.UnknownPayout: Problem(404, ledger.UnknownPayout.code, "No such payout"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
+    UnknownOffer: Problem(404, UnknownOffer.code, "No such offer"),
     tasks.UnknownOrchestratorKey: Problem(
         404, tasks.UnknownOrchestratorKey.code, "No such orchestrator key"
     ),
@@ -146,6 +171,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.IdempotencyConflict: Problem(
         409, tasks.IdempotencyConflict.code, "Idempotency key used for another request"
     ),
+    OfferNotEditable: Problem(409, OfferNotEditable.code, "Offers are not edited"),
     ledger.NameTaken: Problem(409, ledger.NameTaken.code, "The name is taken"),
     ledger.ReferenceReused: Problem(
         409, ledger.ReferenceReused.code, "Reference used for another operation"
@@ -162,6 +188,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.InvalidImage: Problem(422, tasks.InvalidImage.code, "The picture cannot be used"),
     ledger.InvalidAmount: Problem(422, ledger.InvalidAmount.code, "Not an exact amount"),
     ledger.InvalidName: Problem(422, ledger.InvalidName.code, "The name cannot be used"),
+    ledger.InvalidMonth: Problem(422, ledger.InvalidMonth.code, "No such month"),
     ledger.CurrencyMismatch: Problem(422, ledger.CurrencyMismatch.code, "Wrong currency"),
     # What follows is not a client's fault. Engine errors end a job, and a missing registration a
     # worker, never a request; they are here so that none can slip through unnamed.
@@ -250,6 +277,10 @@ _FACTS: Mapping[type[Exception], Callable[[Any], dict[str, object]]] = {
         "needed": plain(error.needed),
         "available": plain(error.remaining),
         "currency": error.currency,
+        "period": error.period,
+        "api_key_id": error.api_key_id,
+        "budget": plain(error.budget),
+        "used": plain(error.used),
     },
     ledger.InsufficientFunds: lambda error: {
         "needed": plain(error.needed),
@@ -261,6 +292,11 @@ _FACTS: Mapping[type[Exception], Callable[[Any], dict[str, object]]] = {
         "errors": [{"field": error.field, "message": error.reason}]
     },
     ledger.InvalidName: lambda error: {"errors": [_named(str(error))]},
+    ledger.InvalidMonth: lambda error: {"errors": [_named(str(error))]},
+    ledger.NothingOwed: lambda error: {"errors": [_named(str(error))]},
+    OfferNotEditable: lambda error: {
+        "errors": [{"field": field, "message": "cannot be changed"} for field in error.fields]
+    },
     ledger.CurrencyMismatch: lambda error: {
         "errors": [{"field": "currency", "message": str(error)}]
     },

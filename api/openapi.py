@@ -28,6 +28,7 @@ from api.errors import (
     problem_of,
 )
 from api.views import ProblemBody
+from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams
 
 Security = Literal["gateway", "admin", "none"]
@@ -36,7 +37,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 PROBLEM_JSON = "application/problem+json"
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
-_METHODS = ("GET", "PUT", "POST", "DELETE")
+_METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 _DESCRIPTION = """\
 Image generation jobs, priced by the pixel. Submit a job, poll it, fetch its pictures.
 
@@ -51,8 +52,18 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "orchestrator": {"schema": {"type": "string"}, "description": "Its id or name."},
     "key_id": {
         "schema": {"type": "string"},
-        "description": "The id of an API key: the part between its underscores.",
+        "description": "The id of a key: the part between its underscores.",
     },
+    "month": {
+        "schema": {"type": "string", "pattern": r"^\d{4}-\d\d$"},
+        "description": "A month such as `2026-11`.",
+    },
+    "period": {
+        "schema": {"type": "string", "enum": list(PERIODS)},
+        "description": "What the budget is for.",
+    },
+    "reference": {"schema": {"type": "string"}, "description": "The payout's reference."},
+    "offer_id": {"schema": {"type": "integer"}, "description": "An offer's id."},
 }
 
 
@@ -61,8 +72,8 @@ _TAGS = {
     "jobs": "Submit, poll, list and cancel; quotes, which hold nothing.",
     "pictures": "What jobs produced.",
     "models": "What can be asked for, and at what price.",
-    "gateway": "The caller's own balance and price limits.",
-    "admin": "Gateways, keys, orchestrators and offers, for the installation's owner.",
+    "gateway": "The caller's own balance, price limits, budgets, statement and invoices.",
+    "admin": "For the installation's owner: gateways, orchestrators, offers, rates and payouts.",
     "health": "Is it alive, and what does it lack.",
     "docs": "This description.",
 }
@@ -70,7 +81,7 @@ _TAGS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A response that is no error. Without a model it has no body, or one of `content`."""
+    """A response that is no error: its body is JSON of the model, or one of `content`, or empty."""
 
     status: int
     description: str
@@ -262,10 +273,11 @@ def _responses(one: Operation, names: _Names) -> dict[str, Any]:
 
 def _answer(answer: Answer, names: _Names) -> dict[str, Any]:
     found: dict[str, Any] = {"description": answer.description}
+    content: dict[str, Any] = {content_type: {} for content_type in answer.content}
     if answer.model is not None:
-        found["content"] = {"application/json": {"schema": names[answer.model]}}
-    elif answer.content:
-        found["content"] = {content_type: {} for content_type in answer.content}
+        content = {"application/json": {"schema": names[answer.model]}, **content}
+    if content:
+        found["content"] = content
     if answer.headers:
         found["headers"] = {
             name: {"description": description, "schema": {"type": "string"}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,9 @@ from tasks.params import MAX_SEED
 
 MAX_WAIT_S = 60
 MAX_PAGE = 100
+MAX_LINES = 1000
+
+Form = Literal["json", "csv", "html"]
 
 _RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -222,6 +225,20 @@ class PageQuery(Query):
 
     limit: int = Field(50, ge=1, le=MAX_PAGE)
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+
+class FormQuery(Query):
+    """In which form to answer."""
+
+    format: Form | None = Field(
+        None, description="Goes before the `Accept` header; JSON where neither says."
+    )
+
+
+class StatementQuery(PageQuery, FormQuery):
+    """Which page of a statement, and in which form."""
+
+    limit: int = Field(50, ge=1, le=MAX_LINES)
 
 
 class JobsQuery(PageQuery):

@@ -279,6 +279,10 @@ class ProblemBody(View):
     available: Money | None = None
     missing: Money | None = Field(None, description="What a top-up must add at least.")
     currency: str | None = None
+    period: Literal["day", "month"] | None = Field(None, description="What the budget is for.")
+    api_key_id: str | None = Field(None, description="The API key that the budget is for.")
+    budget: Money | None = Field(None, description="What may be spent in the period.")
+    used: Money | None = Field(None, description="What is used of the budget.")
     models: list[str] | None = Field(None, description="The models that there are.")
     job_id: UUID | None = None
     state: State | None = None

@@ -160,9 +160,8 @@ def history(
     newest = select(ExchangeRate, age)
     if before is not None:
         newest = newest.where(ExchangeRate.id < before)
-    return [
-        row.tuple() for row in session.execute(newest.order_by(ExchangeRate.id.desc()).limit(limit))
-    ]
+    rows = session.execute(newest.order_by(ExchangeRate.id.desc()).limit(limit))
+    return [(row, old) for row, old in rows]
 
 
 def load(session: Session, settlement: str, max_age: timedelta) -> Rates:

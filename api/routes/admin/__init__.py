@@ -7,8 +7,24 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from api.routes.admin import gateways, keys, limits, offers, orchestrators, top_ups
+from api.routes.admin import (
+    budgets,
+    gateways,
+    keys,
+    limits,
+    offers,
+    orchestrator_keys,
+    orchestrators,
+    payouts,
+    rates,
+    refunds,
+    refusals,
+    top_ups,
+)
 
 bp = Blueprint("admin", __name__, url_prefix="/v1/admin")
-for room in (gateways, keys, top_ups, limits, orchestrators, offers):
+for room in (
+    *(gateways, keys, top_ups, limits, budgets, refusals),
+    *(orchestrators, orchestrator_keys, offers, rates, payouts, refunds),
+):
     bp.register_blueprint(room.bp)

@@ -5,19 +5,24 @@ An offer is never edited, here or anywhere: a new one supersedes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask import Blueprint, Response
+from sqlalchemy.orm import Session
 
 from api import parsing, render
+from api.errors import OfferNotEditable, UnknownOffer
 from api.openapi import Answer, Operation, operation
 from api.routes.admin.owners import find_orchestrator
-from api.routes.admin.schemas import NewOffer
+from api.routes.admin.schemas import NewOffer, OfferEdit
 from api.routes.admin.views import OffersView, OfferView
 from api.runtime import current
 from ledger import offers
 from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownOrchestrator
 from ledger.money import unit_price
-from ledger.offers import Capability
+from ledger.offers import Capability, LiveOffer
 from ledger.tables import Offer
+from tasks import workers
 from tasks.errors import FieldError, InvalidParams, UnknownModel
 
 bp = Blueprint("offers", __name__, url_prefix="/orchestrators/<orchestrator>/offers")
@@ -34,7 +39,11 @@ bp = Blueprint("offers", __name__, url_prefix="/orchestrators/<orchestrator>/off
     )
 )
 def publish(orchestrator: str) -> Response:
-    """Publish an orchestrator's price for a capability, from now on."""
+    """Publish an orchestrator's price for a capability, from now or from a time on.
+
+    It supersedes the orchestrator's earlier offer for the capability. Jobs that were submitted
+    before keep their price.
+    """
     asked = parsing.json_body(NewOffer)
     runtime = current()
     spec = runtime.catalog.get(asked.model_id)
@@ -48,14 +57,17 @@ def publish(orchestrator: str) -> Response:
     )
     with runtime.sessions.begin() as session:
         owner = find_orchestrator(session, orchestrator)
-        capability = Capability(asked.pipeline, asked.model_id)
-        row = offers.publish(session, owner.id, capability, price, runtime.settlement_currency)
-        view = OfferView(
-            id=row.id,
-            pipeline=row.pipeline,
-            model_id=row.model_id,
-            **render.unit_price(price).model_dump(),
+        row = offers.publish(
+            session,
+            owner.id,
+            Capability(asked.pipeline, asked.model_id),
+            price,
+            runtime.settlement_currency,
+            asked.valid_from,
+            warm=asked.warm,
+            capacity=asked.capacity,
         )
+        [view] = _views(session, [_offered(row, owner.name)])
     return render.answer(view, 201)
 
 
@@ -69,17 +81,89 @@ def publish(orchestrator: str) -> Response:
     )
 )
 def index(orchestrator: str) -> Response:
-    """List an orchestrator's offers that hold now."""
+    """List an orchestrator's offers that hold now. `live`: a worker that serves it is up."""
     with current().reads() as session:
         owner = find_orchestrator(session, orchestrator)
-        found = offers.live(session, Offer.orchestrator_id == owner.id)
-    data = [
-        OfferView(
-            id=offer.id,
-            pipeline=offer.capability.pipeline,
-            model_id=offer.capability.model_id,
-            **render.unit_price(offer.price).model_dump(),
-        )
-        for offer in found
-    ]
+        data = _views(session, offers.live(session, Offer.orchestrator_id == owner.id))
     return render.answer(OffersView(data=data, next_cursor=None))
+
+
+@bp.delete("/<int:offer_id>")
+@operation(
+    Operation(
+        tag="admin",
+        security="admin",
+        answers=[Answer(200, "The offer, which holds no more", OfferView)],
+        errors=[UnknownOrchestrator, UnknownOffer],
+    )
+)
+def withdraw(orchestrator: str, offer_id: int) -> Response:
+    """Stop offering. Jobs that were submitted before keep their price."""
+    with current().sessions.begin() as session:
+        found = _find(session, orchestrator, offer_id)
+        offers.withdraw(session, found)
+        [view] = _views(session, [found])
+    return render.answer(view)
+
+
+@bp.put("/<int:offer_id>", endpoint="replace")
+@bp.patch("/<int:offer_id>", endpoint="edit")
+@operation(
+    Operation(
+        tag="admin",
+        security="admin",
+        body={parsing.JSON: OfferEdit},
+        answers=[],
+        errors=[UnknownOrchestrator, UnknownOffer, OfferNotEditable],
+    )
+)
+def edit(orchestrator: str, offer_id: int) -> Response:
+    """Refuse to edit an offer: publish a new one, which supersedes it."""
+    asked = parsing.json_body(OfferEdit)
+    with current().reads() as session:
+        found = _find(session, orchestrator, offer_id)
+    raise OfferNotEditable(found.id, sorted(asked.__pydantic_extra__) or ["offer"])
+
+
+def _offered(row: Offer, orchestrator: str) -> LiveOffer:
+    """Return an offer as those that hold now are read, though it may hold later only."""
+    return LiveOffer(
+        id=row.id,
+        orchestrator_id=row.orchestrator_id,
+        orchestrator=orchestrator,
+        capability=Capability(row.pipeline, row.model_id),
+        price=row.price,
+        valid_from=row.valid_from,
+        warm=row.warm,
+        capacity=row.capacity,
+    )
+
+
+def _find(session: Session, orchestrator: str, offer_id: int) -> LiveOffer:
+    """Return an offer of an orchestrator that holds now.
+
+    Raises:
+        UnknownOrchestrator: There is no such orchestrator.
+        UnknownOffer: It has no such offer, or no more.
+    """
+    owner = find_orchestrator(session, orchestrator)
+    for offer in offers.live(session, Offer.orchestrator_id == owner.id):
+        if offer.id == offer_id:
+            return offer
+    raise UnknownOffer(owner.name, offer_id)
+
+
+def _views(session: Session, found: Sequence[LiveOffer]) -> list[OfferView]:
+    return [
+        OfferView(
+            id=one.offer.id,
+            pipeline=one.offer.capability.pipeline,
+            model_id=one.offer.capability.model_id,
+            warm=one.offer.warm,
+            capacity=one.offer.capacity,
+            valid_from=one.offer.valid_from,
+            live=one.live,
+            **render.unit_price(one.offer.price).model_dump(),
+        )
+        for one in workers.candidates(session, found)
+    ]

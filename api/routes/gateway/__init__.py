@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from api.routes.gateway import balance, limits
+from api.routes.gateway import balance, budgets, invoices, limits, statement
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
-for room in (balance, limits):
+for room in (balance, limits, budgets, statement, invoices):
     bp.register_blueprint(room.bp)
