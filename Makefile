@@ -21,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/pixeltoll demo --output demo-output
 
+# A process for each core, each with servers of its own; more than eight would wait for each other's disks.
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(READY)
 	@$(BIN)/ruff check

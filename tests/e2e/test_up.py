@@ -112,16 +112,10 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def up(folder: Path) -> Iterator[Up]:
-    """One stack for the tests that leave it running."""
+    """One stack for all tests; the last one ends it."""
     up = start(folder / "shared", "--flower")
     yield up
     up.end(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def models(up: Up) -> str:
-    """The catalog of models that are made already."""
-    return str(up.connection["catalog"])
 
 
 def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
@@ -207,8 +201,7 @@ def test_a_crashed_server_is_restarted_with_its_data(up: Up, name: str) -> None:
     assert json.loads(answer.stdout)["available"] == "10"
 
 
-def test_nothing_is_left_behind_and_the_data_stays(folder: Path, models: str) -> None:
-    up = start(folder / "again", PIXELTOLL_CATALOG=models)
+def test_nothing_is_left_behind_and_the_data_stays(up: Up) -> None:
     first = up.connection
     data_dir = str(up.data_dir)
     assert run("top-up", "demo", "2.5", "--data-dir", data_dir).returncode == 0
@@ -221,7 +214,7 @@ def test_nothing_is_left_behind_and_the_data_stays(folder: Path, models: str) ->
     assert idle.returncode == 1
     assert "No stack runs" in idle.stderr
 
-    up = start(up.data_dir, PIXELTOLL_CATALOG=models)
+    up = start(up.data_dir, PIXELTOLL_CATALOG=first["catalog"])
     second = up.connection
     assert {name: second[name] for name in KEPT} == {name: first[name] for name in KEPT}
 
@@ -231,7 +224,7 @@ def test_nothing_is_left_behind_and_the_data_stays(folder: Path, models: str) ->
     wait_until(lambda: processes_of(up.data_dir) == {})
     assert "No stack runs" in run("balance", "demo", "--data-dir", data_dir).stderr
 
-    up = start(up.data_dir, PIXELTOLL_CATALOG=models)
+    up = start(up.data_dir)
     assert is_ready(up)
     answer = run("balance", "demo", "--json", "--data-dir", data_dir)
     assert json.loads(answer.stdout)["available"] == "12.5"
