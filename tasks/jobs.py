@@ -31,6 +31,7 @@ from ledger.offers import Capability, Quote
 from tasks import market, placing, routing
 from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoOffer
 from tasks.params import Generation
+from tasks.routing import DEFAULT_WEIGHTS, Weights
 from tasks.tables import Job
 
 Final = Literal["succeeded", "failed", "canceled", "expired"]
@@ -56,6 +57,7 @@ class Order:
     # Which of the gateway's keys spends, for a budget of its own.
     api_key_id: str | None = None
     max_rate_age: timedelta = timedelta(days=1)
+    weights: Weights = DEFAULT_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def estimate(
     max_price: UnitPrice | None,
     *,
     max_rate_age: timedelta = timedelta(days=1),
+    weights: Weights = DEFAULT_WEIGHTS,
 ) -> Estimate:
     """Price a generation by the best live offer within the gateway's limit. Holds nothing.
 
@@ -98,10 +101,12 @@ def estimate(
     """
     capability = Capability(generation.pipeline, generation.model_id)
     found = market.look(session, gateway_id, capability, max_rate_age)
-    return _best(found, generation, max_price)
+    return _best(found, generation, max_price, weights)
 
 
-def _best(found: market.Market, generation: Generation, max_price: UnitPrice | None) -> Estimate:
+def _best(
+    found: market.Market, generation: Generation, max_price: UnitPrice | None, weights: Weights
+) -> Estimate:
     cheapest = found.candidates[0].offer
     capability = cheapest.capability
     limit = limits.effective(found.limits, capability, max_price, found.rates)
@@ -109,7 +114,7 @@ def _best(found: market.Market, generation: Generation, max_price: UnitPrice | N
         raise NoPriceLimit(
             capability.pipeline, capability.model_id, cheapest.price, cheapest.orchestrator
         )
-    chosen = routing.choose(found.candidates, limit, found.rates)
+    chosen = routing.choose(found.candidates, limit, found.rates, weights)
     if chosen is None:
         assert limit.price is not None  # noqa: S101  a limit without a price allows everything
         raise OverPriceLimit(limit.price, cheapest.price, cheapest.orchestrator)
@@ -148,7 +153,7 @@ def _make(session: Session, order: Order) -> Job:
     generation = order.generation
     capability = Capability(generation.pipeline, generation.model_id)
     found = market.look(session, order.gateway_id, capability, order.max_rate_age)
-    best = _best(found, generation, order.max_price)
+    best = _best(found, generation, order.max_price, order.weights)
     deadline = found.seen_at + timedelta(seconds=order.deadline_s)
     job_id = uuid7()
     terms = Terms(order.gateway_id, str(job_id), best.quote, best.limit, deadline, order.api_key_id)

@@ -1,4 +1,4 @@
-"""What a gateway finds when it asks for a capability: offers, its limits, and who is awake.
+"""What a gateway finds when it asks for a capability: offers, its limits, who is awake, what waits.
 
 One round trip for all of it, because every submission waits for it. What an offer or a limit means
 is the ledger's word: this must say the same as `ledger.offers.live_for`, `tasks.workers.candidates`
@@ -25,7 +25,7 @@ from ledger.rates import load as load_rates
 from ledger.tables import Offer
 from tasks.errors import NoOffer
 from tasks.routing import Candidate, queue_prefix
-from tasks.workers import SILENCE_S
+from tasks.workers import BACKLOG_JOBS, SILENCE_S
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,27 @@ WITH newest AS (
 SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrator,
        NULL AS pipeline, NULL AS model_id, price_per_unit, pixels_per_unit, newest.currency,
        newest.valid_from, newest.warm AS promised_warm, newest.capacity,
-       serving.live, serving.warm, now() AS seen_at, settlement.currency AS settlement
+       serving.speeds, serving.warm, backlog.queued_units,
+       now() AS seen_at, settlement.currency AS settlement
   FROM newest, LATERAL (
-    SELECT count(*) > 0 AS live, coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
+    SELECT coalesce(array_agg((speeds ->> (:queue_prefix || newest.name))::float), '{}') AS speeds,
+           coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
       FROM workers
      WHERE workers.orchestrator_id = newest.orchestrator_id
        AND queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
        AND heartbeat_at > now() - make_interval(secs => :silence_s)
-  ) AS serving
+  ) AS serving, LATERAL (
+    SELECT coalesce(sum(units), 0)::bigint AS queued_units FROM (
+        SELECT units FROM jobs
+         WHERE queue = :queue_prefix || newest.name AND state = 'queued'
+         ORDER BY priority DESC, id LIMIT :backlog_jobs) AS head
+  ) AS backlog
   LEFT JOIN settlement ON true
  WHERE NOT newest.withdrawn
 UNION ALL
 SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
        price_limits.currency, NULL, NULL, NULL,
-       NULL, NULL, now(), settlement.currency
+       NULL, NULL, NULL, now(), settlement.currency
   FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
    AND coalesce(model_id, :model_id) = :model_id
@@ -93,6 +100,7 @@ def look(
             "model_id": capability.model_id,
             "queue_prefix": queue_prefix(capability),
             "silence_s": SILENCE_S,
+            "backlog_jobs": BACKLOG_JOBS,
         },
     ).all()
     offered = [_candidate(row, capability) for row in rows if row.offer_id is not None]
@@ -131,7 +139,7 @@ def _candidate(row: Row[Any], capability: Capability) -> Candidate:
         warm=row.promised_warm,
         capacity=row.capacity,
     )
-    return Candidate(offer, live=row.live, warm=row.warm)
+    return Candidate(offer, tuple(row.speeds), row.warm, row.queued_units)
 
 
 def _limit(row: Row[Any]) -> Limit:

@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.routing import DEFAULT_WEIGHTS, Weights
+
 
 class TaskSettings(BaseSettings):
     """Broker, object store, and how jobs are run."""
@@ -62,6 +64,22 @@ class TaskSettings(BaseSettings):
         SecretStr(""),
         validation_alias="PIXELTOLL_ORCHESTRATOR_KEY",
         description="A worker's key, which says whose offers it serves. Only workers need one.",
+    )
+    route_cold_s: float = Field(
+        DEFAULT_WEIGHTS.cold_s,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="PIXELTOLL_ROUTE_COLD_S",
+        description="A model that no worker of an orchestrator has in memory counts as this much "
+        "waiting there. A day puts warm models first; the time that models load weighs both.",
+    )
+    route_price_s: float = Field(
+        DEFAULT_WEIGHTS.price_s,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="PIXELTOLL_ROUTE_PRICE_S",
+        description="A price twice the cheapest counts as this much waiting. By default, prices "
+        "decide between equal waits only.",
     )
     lease_s: float = Field(
         30.0,
@@ -134,3 +152,8 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_MAX_INPUT_PIXELS",
         description="Largest input picture accepted, in pixels after decoding.",
     )
+
+    @property
+    def weights(self) -> Weights:
+        """What counts in routing, in seconds of waiting."""
+        return Weights(cold_s=self.route_cold_s, price_s=self.route_price_s)

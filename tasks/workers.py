@@ -19,6 +19,8 @@ from tasks.tables import Worker
 # A worker that has not been heard of for this long is not counted as live.
 SILENCE_S = 15
 HEARTBEAT_S = 5.0
+# What is queued is summed up over this many jobs of a queue, so that a deep one costs no more.
+BACKLOG_JOBS = 256
 
 
 def heartbeat(
@@ -70,19 +72,30 @@ def has_live_worker(session: Session, queue: str) -> bool:
     return bool(session.scalar(_IS_SERVED, {"queue": queue, "silence_s": SILENCE_S}))
 
 
+_BACKLOGS = text("""
+SELECT asked.queue, (SELECT coalesce(sum(units), 0) FROM (
+           SELECT units FROM jobs WHERE queue = asked.queue AND state = 'queued'
+            ORDER BY priority DESC, id LIMIT :most) AS head)::bigint AS queued_units
+  FROM unnest(CAST(:queues AS varchar[])) AS asked (queue)
+""")
+
+
 def candidates(session: Session, offers: Sequence[LiveOffer]) -> list[routing.Candidate]:
-    """Join offers with what the live workers say of them."""
+    """Join offers with what the live workers say of them, and with what waits in their queues."""
+    queues = [routing.queue_name(offer.capability, offer.orchestrator) for offer in offers]
+    rows = session.execute(_BACKLOGS, {"queues": queues, "most": BACKLOG_JOBS})
+    queued = {row.queue: row.queued_units for row in rows}
     alive = session.scalars(select(Worker).where(_heard_of())).all()
     found = []
-    for offer in offers:
-        queue = routing.queue_name(offer.capability, offer.orchestrator)
+    for offer, queue in zip(offers, queues, strict=True):
         serving = [
             one
             for one in alive
             if one.orchestrator_id == offer.orchestrator_id and queue in one.queues
         ]
         warm = any(offer.capability.model_id in one.loaded for one in serving)
-        found.append(routing.Candidate(offer, live=bool(serving), warm=warm))
+        speeds = tuple(one.speeds.get(queue) for one in serving)
+        found.append(routing.Candidate(offer, speeds, warm, queued[queue]))
     return found
 
 

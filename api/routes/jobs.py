@@ -99,6 +99,7 @@ def submit() -> Response:
             priority=asked.priority,
             idempotency_key=key,
             max_rate_age=runtime.max_rate_age,
+            weights=runtime.task_settings.weights,
         )
         job, is_new = orders.submit(runtime, order, prepared.picture)
     if is_new:

@@ -41,5 +41,6 @@ def quote() -> Response:
             prepared.generation,
             prepared.max_price,
             max_rate_age=runtime.max_rate_age,
+            weights=runtime.task_settings.weights,
         )
     return render.answer(render.quote(estimate, prepared.generation))

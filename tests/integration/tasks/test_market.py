@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from ledger.offers import Capability
 from ledger.tables import Orchestrator
 from tasks import market, workers
 from tests import stage as stages
-from tests.stage import IMAGE, OTHER, OWNER, PRICE, SMALL, TEXT, Stage
+from tests.stage import IMAGE, OTHER, OWNER, PRICE, SIDE, SMALL, TEXT, Stage
 
 CAPABILITY = Capability(TEXT, SMALL)
 LOW, HIGH = unit_price("1e-08"), unit_price("3e-08", 2)
@@ -74,8 +75,9 @@ def test_workers_make_an_offer_live_and_warm(stage: Stage) -> None:
         for owner in (north, south, east):
             stages.offer(session, owner, CAPABILITY, LOW)
     to_north, to_south, to_east = (stages.queue(owner=name) for name in ("north", "south", "east"))
+    speeds = {to_north: 2e6, "x": 5.0}
     stage.heartbeat("w1", owner=north, queues=[to_north], loaded=[OTHER])
-    stage.heartbeat("w2", owner=north, queues=["x", to_north], loaded=[OTHER, SMALL])
+    stage.heartbeat("w2", owner=north, queues=["x", to_north], loaded=[OTHER, SMALL], speeds=speeds)
     stage.heartbeat("w3", owner=south, queues=[to_south], loaded=[OTHER])
     stage.heartbeat("w4", owner=east, queues=[stages.queue(OTHER, owner="east")], loaded=[SMALL])
     # A worker serves its own orchestrator only, whatever it says.
@@ -89,6 +91,37 @@ def test_workers_make_an_offer_live_and_warm(stage: Stage) -> None:
         "east": (False, False),
         OWNER: (False, False),
     }
+
+
+def test_what_waits_is_summed_up_to_a_number_of_jobs(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for images in (1, 2, 3):
+        stage.submit("a cat", num_images_per_prompt=images)
+    stage.submit("another model", model_id=OTHER)
+    assert [one.queued_units for one in agreed(stage).candidates] == [6 * SIDE * SIDE]
+    stage.claim(most=1)
+    assert [one.queued_units for one in agreed(stage).candidates] == [5 * SIDE * SIDE]
+    for module in (market, workers):
+        monkeypatch.setattr(module, "BACKLOG_JOBS", 1)
+    assert [one.queued_units for one in agreed(stage).candidates] == [2 * SIDE * SIDE]
+
+
+def test_submissions_of_one_moment_spread_by_speed(stage: Stage) -> None:
+    """One after the other, with no heartbeat in between: each sees what the earlier ones queued."""
+    speeds = {"north": 3e6, "south": 1e6, OWNER: 1e6}
+    ids = dict(zip(("north", "south"), owners(stage, "north", "south"), strict=True))
+    with stage.sessions.begin() as session:
+        for owner in ids.values():
+            stages.offer(session, owner, CAPABILITY, PRICE)
+    for name, speed in speeds.items():
+        to = stages.queue(owner=name)
+        stage.heartbeat(name, owner=ids.get(name), queues=[to], loaded=[SMALL], speeds={to: speed})
+    jobs = [stage.submit(f"cat {number}") for number in range(20)]
+    got = Counter(job.orchestrator.name for job in jobs)
+    assert sum(got.values()) == 20
+    assert abs(got["north"] - 12) <= 1
+    assert abs(got["south"] - got[OWNER]) <= 1
 
 
 @pytest.mark.parametrize(
