@@ -25,7 +25,7 @@ from pixeltoll.supervisor import Supervisor
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tests.databases import ReusedDatabase, administer
-from tests.support import Servers
+from tests.support import APPLICATION, Servers
 
 _TEMPLATE = "migrated"
 _REDIS_DATABASES = 16
@@ -61,6 +61,7 @@ def migrated(servers: Servers) -> str:
     """The name of a database with the newest schema and no rows: the template of all others."""
     administer(servers, f"CREATE DATABASE {_TEMPLATE}")
     command.upgrade(alembic_config(servers.database(_TEMPLATE)), "head")
+    administer(servers, f"CREATE ROLE {APPLICATION} LOGIN IN ROLE pixeltoll_app")
     return _TEMPLATE
 
 
@@ -73,7 +74,7 @@ def reused_database(servers: Servers, migrated: str) -> Iterator[ReusedDatabase]
 
 @pytest.fixture
 def database_url(reused_database: ReusedDatabase) -> str:
-    """A migrated database without rows, for this test alone."""
+    """A migrated database without rows, for this test alone, as the application may use it."""
     reused_database.clear()
     return reused_database.url
 

@@ -5,12 +5,16 @@ To make a database costs ten times as much as to empty one. It owns nothing of w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 from psycopg.errors import InvalidCatalogName, UndefinedTable
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
 
 from ledger.db import make_engine
-from tests.support import Servers
+from tests.support import OWNER, Servers
 
 _NAME = "reused"
 # Of anything that changes the schema, one row stays. Not in the schema that the tests look at.
@@ -41,14 +45,16 @@ class ReusedDatabase:
         self._servers = servers
         self._template = template
         self._tables: list[str] = []
-        self.url = servers.database(_NAME)
+        self._owners_url = servers.database(_NAME)
+        self.url = servers.application(_NAME)
         self.engine: Engine = make_engine(self.url, pool_size=20)
+        self.owners_engine: Engine = make_engine(self._owners_url, pool_size=20)
 
     def clear(self) -> None:
         """Bring it back to the newest schema without rows, and throw everybody out."""
-        self.engine.dispose()
+        self._disconnect()
         try:
-            with psycopg.connect(self.url) as connection:
+            with psycopg.connect(self._owners_url) as connection:
                 if self._is_as_made(connection):
                     self._empty(connection)
                     return
@@ -57,8 +63,12 @@ class ReusedDatabase:
         self._make()
 
     def drop(self) -> None:
-        self.engine.dispose()
+        self._disconnect()
         administer(self._servers, f"DROP DATABASE IF EXISTS {_NAME} WITH (FORCE)")
+
+    def _disconnect(self) -> None:
+        for engine in (self.engine, self.owners_engine):
+            engine.dispose()
 
     def _is_as_made(self, connection: psycopg.Connection[tuple[object, ...]]) -> bool:
         connection.execute(_OTHERS)
@@ -79,12 +89,24 @@ class ReusedDatabase:
         administer(
             self._servers, f"CREATE DATABASE {_NAME} TEMPLATE {self._template} STRATEGY FILE_COPY"
         )
-        with psycopg.connect(self.url) as connection:
+        with psycopg.connect(self._owners_url) as connection:
             connection.execute(_WATCH)
             self._tables = [str(name) for (name,) in connection.execute(_TABLES)]
             for name in self._tables:
                 rows = connection.execute(f"SELECT FROM {name} LIMIT 1".encode()).fetchall()
                 assert not rows, f"a migration fills {name}: emptying would lose that"
+
+
+@contextmanager
+def as_owner(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    """Lend a session on the same database that may do everything, and commit what it did."""
+    url = sessions.kw["bind"].url.set(username=OWNER)
+    engine = make_engine(url.render_as_string(hide_password=False))
+    try:
+        with Session(engine) as session, session.begin():
+            yield session
+    finally:
+        engine.dispose()
 
 
 def administer(servers: Servers, statement: str) -> None:

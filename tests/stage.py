@@ -32,6 +32,7 @@ from tasks.settings import TaskSettings
 from tasks.speeds import Speeds
 from tasks.storage import ObjectStore
 from tasks.tables import Job, Output
+from tests.databases import as_owner
 
 Found = TypeVar("Found")
 
@@ -147,7 +148,8 @@ class Stage:
     def broken(self, table: str, column: str = "") -> Iterator[None]:
         """Make every statement fail that asks for a table, or for one column of it."""
         what, away = (f"COLUMN {column} ", f"{column}_away") if column else ("", f"{table}_away")
-        self.execute(f"ALTER TABLE {table} RENAME {what}TO {away}")
+        with as_owner(self.sessions) as session:
+            session.execute(text(f"ALTER TABLE {table} RENAME {what}TO {away}"))
         try:
             yield
         finally:
@@ -156,7 +158,8 @@ class Stage:
                 if column
                 else f"{away} RENAME TO {table}"
             )
-            self.execute(f"ALTER TABLE {there}")
+            with as_owner(self.sessions) as session:
+                session.execute(text(f"ALTER TABLE {there}"))
 
     def scalar(self, query: str, **values: object) -> object:
         with self.sessions.begin() as session:

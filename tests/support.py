@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OWNER, APPLICATION = "pixeltoll", "application"
+
 
 @dataclass(frozen=True)
 class Servers:
-    """The real servers that this test session runs on. The database role may create databases."""
+    """The real servers that this test session runs on.
+
+    The role of `database_url` owns the databases and may create more. What is tested runs as
+    `APPLICATION`, with no more rights than production gives it.
+    """
 
     database_url: str
     redis_url: str
@@ -19,6 +25,10 @@ class Servers:
         """The URL of another database on the same server."""
         head, _, query = self.database_url.partition("?")
         return f"{head.rpartition('/')[0]}/{name}?{query}"
+
+    def application(self, name: str) -> str:
+        """The URL of a migrated database as Pixeltoll's own processes use it."""
+        return self.database(name).replace(f"//{OWNER}@", f"//{APPLICATION}@")
 
     def redis(self, number: int) -> str:
         """The URL of one logical database, 0 to 15."""

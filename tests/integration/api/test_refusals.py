@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
 from structlog.testing import capture_logs
 from werkzeug.datastructures import MultiDict
@@ -27,6 +27,7 @@ from api import orders
 from api.app import create_app
 from tasks.errors import StorageError
 from tasks.storage import ObjectStore
+from tests.databases import as_owner
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import (
     EDITOR,
@@ -479,7 +480,8 @@ def test_our_own_failure_says_nothing_of_our_inside(world: World) -> None:
 
 
 def test_prompts_do_not_reach_the_log_of_a_failed_statement(world: World) -> None:
-    world.change(lambda session: session.connection().exec_driver_sql("DROP TABLE outputs, jobs"))
+    with as_owner(world.sessions) as session:
+        session.execute(text("DROP TABLE outputs, jobs"))
     with capture_logs() as logs:
         body = problem(
             world.client().post("/v1/jobs", **job(prompt="top secret")), 500, "internal_error"

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger.db import make_engine
 from ledger.db import session_factory as make_session_factory
+from tests.databases import ReusedDatabase
 from tests.integration.ledger.helpers import Book, new_book
 from tests.support import Servers
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture
+def engine(reused_database: ReusedDatabase, database_url: str) -> Engine:
+    """An engine of the owner of the books, who finds that the rules hold for him, too."""
+    return reused_database.owners_engine
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from ledger import snapshots
 from ledger.feeds import FileFeed
 from tasks import bookkeeping, chores
 from tasks.bookkeeping import Bookkeeper
+from tests.databases import as_owner
 from tests.stage import Stage
 
 
@@ -32,7 +33,7 @@ def test_sound_books_are_audited_without_a_finding(stage: Stage) -> None:
 
 def test_what_is_wrong_is_told_with_its_rows_and_no_prompt(stage: Stage) -> None:
     job = stage.submit("a secret prompt")
-    with stage.sessions.begin() as session:
+    with as_owner(stage.sessions) as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(text("UPDATE accounts SET balance = balance + 1 WHERE kind = 'held'"))
         session.execute(text("UPDATE jobs SET state = 'failed', finished_at = now()"))
