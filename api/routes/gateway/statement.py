@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flask import Blueprint, Response, request
 from sqlalchemy import RowMapping
@@ -18,6 +19,7 @@ from ledger.tables import Gateway
 
 bp = Blueprint("statement", __name__, url_prefix="/statement")
 
+_PREFIXES = {"top_up": "top-up:", "refund": "refund:"}
 _COLUMNS = ("posted_at", "kind", "reference", "amount", "currency")
 
 
@@ -50,10 +52,11 @@ def show() -> Response:
         gateway = session.get_one(Gateway, current_gateway())
         found = reports.statement(session, gateway.id, before=before, limit=asked.limit + 1)
         balance = accounts.balance(session, gateway.id)
-    page, cursor = paging.cut(found, asked.limit, lambda row: int(row["posting_id"]))
+    rows, cursor = paging.cut(found, asked.limit, lambda row: int(row["posting_id"]))
+    page = [{**row, "reference": _reference(row)} for row in rows]
     form = paper.form(asked.format, ("json", "csv", "html"))
     if form == "csv":
-        response = paper.sheet(f"statement-{gateway.name}", _COLUMNS, map(dict, page))
+        response = paper.sheet(f"statement-{gateway.name}", _COLUMNS, page)
     elif form == "html":
         response = paper.page(
             "statement.html",
@@ -71,7 +74,14 @@ def show() -> Response:
     return response
 
 
-def _view(page: Sequence[RowMapping], cursor: str | None) -> StatementView:
+def _reference(row: RowMapping) -> str | None:
+    """Return a reference as it was given: the books keep those of each kind apart by a prefix."""
+    reference: str | None = row["reference"]
+    prefix = _PREFIXES.get(row["kind"])
+    return reference.removeprefix(prefix) if reference and prefix else reference
+
+
+def _view(page: Sequence[Mapping[str, Any]], cursor: str | None) -> StatementView:
     return StatementView(
         data=[
             MovementView(
