@@ -1,0 +1,68 @@
+"""Somebody at a terminal: runs commands and reads what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from typing import Any
+from unittest import mock
+
+import pytest
+from typer.testing import CliRunner
+
+from pixeltoll import cli
+from tasks import claims
+from tasks.claims import NewOutput
+from tasks.tables import Job
+from tests import stage as stages
+from tests.stage import Stage
+
+
+class Operator:
+    """Runs commands as somebody at a terminal does."""
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        assert done.exit_code == status, done.output
+        return done.stdout
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        return json.loads(self.run(*arguments, "--json", status=status))
+
+    def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.json(*arguments)["data"]
+        return rows
+
+    def complaint(self, *arguments: str) -> str:
+        """Return the message of a command that cannot do its work, and so ends with status 1."""
+        said = io.StringIO()
+        with (
+            mock.patch.object(sys, "argv", ["pixeltoll", *arguments]),
+            contextlib.redirect_stderr(said),
+            pytest.raises(SystemExit) as ended,
+        ):
+            cli.main()
+        assert ended.value.code == 1, said.getvalue()
+        return said.getvalue()
+
+
+def done(stage: Stage, **asked: Any) -> Job:
+    """Run a job of one picture, and charge it."""
+    job = stage.submit(**asked)
+    [claimed] = stage.claim()
+    picture = NewOutput(
+        name="0.png",
+        key=f"outputs/{job.id}/{claimed.attempt}/0.png",
+        seed=0,
+        nsfw=None,
+        width=stages.SIDE,
+        height=stages.SIDE,
+        content_type="image/png",
+        size_bytes=3,
+        sha256=b"x" * 32,
+    )
+    with stage.sessions.begin() as session:
+        assert claims.succeed(session, {(job.id, claimed.attempt): [picture]}) == {job.id}
+    return job
