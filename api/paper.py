@@ -56,4 +56,5 @@ def page(template: str, **facts: object) -> Response:
 def aligned(amounts: Sequence[Decimal]) -> list[str]:
     """Write amounts one below the other: with every digit, and as many decimals in all of them."""
     decimals = max((len(plain(one).partition(".")[2]) for one in amounts), default=0)
-    return [f"{one:.{max(decimals, _CENTS)}f}" for one in amounts]
+    # Nothing has no sign.
+    return [f"{one or Decimal(0):.{max(decimals, _CENTS)}f}" for one in amounts]

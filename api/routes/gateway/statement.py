@@ -58,11 +58,12 @@ def show() -> Response:
     if form == "csv":
         response = paper.sheet(f"statement-{gateway.name}", _COLUMNS, page)
     elif form == "html":
+        amounts = paper.aligned([line["amount"] for line in page])
         response = paper.page(
             "statement.html",
             gateway=gateway.name,
             balance=render.balance(balance),
-            lines=list(zip(page, paper.aligned([row["amount"] for row in page]), strict=True)),
+            lines=list(zip(page, amounts, strict=True)),
             first=before is None,
             last=cursor is None,
         )

@@ -217,5 +217,5 @@ def test_amounts_below_each_other_have_the_same_decimals() -> None:
         "-0.000000000000000001",
         "100.000000000000000000",
     ]
-    assert paper.aligned([Decimal(2)]) == ["2.00"]
+    assert paper.aligned([Decimal(2), Decimal("-0E-18")]) == ["2.00", "0.00"]
     assert paper.aligned([]) == []
