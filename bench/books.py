@@ -126,6 +126,8 @@ def rows(parts: Parts, rounds: int, depths: Sequence[int]) -> list[Row]:
     """Compare the deepest books with the shallowest."""
     few, many = min(depths), max(depths)
     shallow, deep = (_prepare(parts, count) for count in (few, many))
+    with shallow.sessions.begin() as session:
+        assert not audit.check(session), "the books are not sound"  # Nor would be deeper ones.
     said = f"{many:,} postings (baseline: {few:,})"
     found = []
     for name, operation in _OPERATIONS.items():
@@ -146,7 +148,6 @@ def _prepare(parts: Parts, count: int) -> _Depth:
     gateways = history.write(sessions, count)
     backlog.settle_down(engine)
     with sessions.begin() as session:
-        assert not audit.check(session), "the books are not sound"
         offer = offers.live(session)[0]
         page = reports.statement(session, gateways[7], limit=1)
         owner = session.scalars(select(Orchestrator.id).order_by(Orchestrator.name)).first()
