@@ -13,8 +13,23 @@ from flask import Flask
 from werkzeug.exceptions import ImATeapot, RequestEntityTooLarge
 
 from api import errors
-from api.errors import HTTP_PROBLEMS, PROBLEMS, ApiError, problem_of, respond
-from ledger.errors import InsufficientFunds, LedgerError, NoPriceLimit, OverPriceLimit
+from api.errors import (
+    HTTP_PROBLEMS,
+    PROBLEMS,
+    ApiError,
+    OfferNotEditable,
+    problem_of,
+    respond,
+)
+from ledger.errors import (
+    InsufficientFunds,
+    InvalidMonth,
+    LedgerError,
+    NoPriceLimit,
+    NothingOwed,
+    OverBudget,
+    OverPriceLimit,
+)
 from ledger.money import unit_price
 from tasks.errors import StorageError, TasksError, UnknownModel
 
@@ -95,6 +110,38 @@ def test_no_limit_without_any_offer_names_no_price() -> None:
 def test_missing_funds_are_plain_decimals() -> None:
     _, body = said(InsufficientFunds(Decimal("1.50"), Decimal("0E-18"), "USD"))
     assert (body["needed"], body["available"], body["missing"]) == ("1.5", "0", "1.5")
+
+
+@pytest.mark.parametrize("key", [None, "k1"])
+def test_an_overdrawn_budget_names_whose_it_is_and_what_is_used(key: str | None) -> None:
+    error = OverBudget("day", key, Decimal("2.50"), Decimal(2), Decimal(1), "USD")
+    _, body = said(error)
+    facts = ("period", "api_key_id", "budget", "used", "needed", "available", "currency")
+    assert [body[name] for name in facts] == ["day", key, "2.5", "2", "1", "0.5", "USD"]
+
+
+def test_an_offer_to_be_edited_names_the_fields_and_what_to_do() -> None:
+    status, body = said(OfferNotEditable(7, ["currency", "price_per_unit"]))
+    assert (status, body["code"]) == (409, "offer_not_editable")
+    assert "Publish a new one with POST" in str(body["detail"])
+    assert body["errors"] == [
+        {"field": field, "message": "cannot be changed"} for field in ("currency", "price_per_unit")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "field"),
+    [
+        (InvalidMonth("2026-13", "is not a month such as 2026-11"), 422, "month"),
+        (NothingOwed("USD"), 409, "amount"),
+    ],
+)
+def test_a_message_that_names_its_field_is_told_of_that_field(
+    error: Exception, status: int, field: str
+) -> None:
+    got, body = said(error)
+    assert got == status
+    assert [one["field"] for one in body["errors"]] == [field]  # type: ignore[attr-defined]
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:
