@@ -10,6 +10,7 @@ locked as jobs, then holds, then accounts.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def _best(
         raise NoPriceLimit(
             capability.pipeline, capability.model_id, cheapest.price, cheapest.orchestrator
         )
-    chosen = routing.choose(found.candidates, limit, found.rates, weights)
+    lot = random.random()  # noqa: S311  nobody gains by guessing it
+    chosen = routing.choose(found.candidates, limit, found.rates, weights, lot=lot)
     if chosen is None:
         assert limit.price is not None  # noqa: S101  a limit without a price allows everything
         raise OverPriceLimit(limit.price, cheapest.price, cheapest.orchestrator)

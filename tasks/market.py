@@ -53,7 +53,7 @@ WITH newest AS (
 SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrator,
        NULL AS pipeline, NULL AS model_id, price_per_unit, pixels_per_unit, newest.currency,
        newest.valid_from, newest.warm AS promised_warm, newest.capacity,
-       serving.speeds, serving.warm, backlog.queued_units,
+       serving.speeds, serving.warm, backlog.queued_units, backlog.is_deep,
        now() AS seen_at, settlement.currency AS settlement
   FROM newest, LATERAL (
     SELECT coalesce(array_agg((speeds ->> (:queue_prefix || newest.name))::float), '{}') AS speeds,
@@ -63,7 +63,8 @@ SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrato
        AND queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
        AND heartbeat_at > now() - make_interval(secs => :silence_s)
   ) AS serving, LATERAL (
-    SELECT coalesce(sum(units), 0)::bigint AS queued_units FROM (
+    SELECT coalesce(sum(units), 0)::bigint AS queued_units, count(*) = :backlog_jobs AS is_deep
+      FROM (
         SELECT units FROM jobs
          WHERE queue = :queue_prefix || newest.name AND state = 'queued'
          ORDER BY priority DESC, id LIMIT :backlog_jobs) AS head
@@ -73,7 +74,7 @@ SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrato
 UNION ALL
 SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
        price_limits.currency, NULL, NULL, NULL,
-       NULL, NULL, NULL, now(), settlement.currency
+       NULL, NULL, NULL, NULL, now(), settlement.currency
   FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
    AND coalesce(model_id, :model_id) = :model_id
@@ -139,7 +140,7 @@ def _candidate(row: Row[Any], capability: Capability) -> Candidate:
         warm=row.promised_warm,
         capacity=row.capacity,
     )
-    return Candidate(offer, tuple(row.speeds), row.warm, row.queued_units)
+    return Candidate(offer, tuple(row.speeds), row.warm, row.queued_units, row.is_deep)
 
 
 def _limit(row: Row[Any]) -> Limit:

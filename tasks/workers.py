@@ -20,7 +20,7 @@ from tasks.tables import Worker
 SILENCE_S = 15
 HEARTBEAT_S = 5.0
 # What is queued is summed up over this many jobs of a queue, so that a deep one costs no more.
-BACKLOG_JOBS = 256
+BACKLOG_JOBS = 100
 
 
 def heartbeat(
@@ -73,10 +73,12 @@ def has_live_worker(session: Session, queue: str) -> bool:
 
 
 _BACKLOGS = text("""
-SELECT asked.queue, (SELECT coalesce(sum(units), 0) FROM (
-           SELECT units FROM jobs WHERE queue = asked.queue AND state = 'queued'
-            ORDER BY priority DESC, id LIMIT :most) AS head)::bigint AS queued_units
-  FROM unnest(CAST(:queues AS varchar[])) AS asked (queue)
+SELECT asked.queue, backlog.queued_units, backlog.is_deep
+  FROM unnest(CAST(:queues AS varchar[])) AS asked (queue), LATERAL (
+    SELECT coalesce(sum(units), 0)::bigint AS queued_units, count(*) = :most AS is_deep FROM (
+        SELECT units FROM jobs WHERE queue = asked.queue AND state = 'queued'
+         ORDER BY priority DESC, id LIMIT :most) AS head
+  ) AS backlog
 """)
 
 
@@ -84,7 +86,7 @@ def candidates(session: Session, offers: Sequence[LiveOffer]) -> list[routing.Ca
     """Join offers with what the live workers say of them, and with what waits in their queues."""
     queues = [routing.queue_name(offer.capability, offer.orchestrator) for offer in offers]
     rows = session.execute(_BACKLOGS, {"queues": queues, "most": BACKLOG_JOBS})
-    queued = {row.queue: row.queued_units for row in rows}
+    waiting = {row.queue: (row.queued_units, row.is_deep) for row in rows}
     alive = session.scalars(select(Worker).where(_heard_of())).all()
     found = []
     for offer, queue in zip(offers, queues, strict=True):
@@ -95,7 +97,7 @@ def candidates(session: Session, offers: Sequence[LiveOffer]) -> list[routing.Ca
         ]
         warm = any(offer.capability.model_id in one.loaded for one in serving)
         speeds = tuple(one.speeds.get(queue) for one in serving)
-        found.append(routing.Candidate(offer, speeds, warm, queued[queue]))
+        found.append(routing.Candidate(offer, speeds, warm, *waiting[queue]))
     return found
 
 

@@ -104,7 +104,8 @@ def test_what_waits_is_summed_up_to_a_number_of_jobs(
     assert [one.queued_units for one in agreed(stage).candidates] == [5 * SIDE * SIDE]
     for module in (market, workers):
         monkeypatch.setattr(module, "BACKLOG_JOBS", 1)
-    assert [one.queued_units for one in agreed(stage).candidates] == [2 * SIDE * SIDE]
+    [one] = agreed(stage).candidates
+    assert (one.queued_units, one.is_deep) == (2 * SIDE * SIDE, True)
 
 
 def test_submissions_of_one_moment_spread_by_speed(stage: Stage) -> None:

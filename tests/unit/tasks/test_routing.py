@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -123,6 +125,37 @@ def test_where_nobody_is_measured_the_shorter_queue_wins() -> None:
     a, b = candidate("a", "1", None, queued=3 * MEGA), candidate("b", "2", None, queued=2 * MEGA)
     assert expected_wait_s(a) == 3
     assert chosen(a, b) == "b"
+
+
+def deep(one: Candidate) -> Candidate:
+    return replace(one, is_deep=True)
+
+
+def test_of_deep_queues_each_gets_its_part_by_lot() -> None:
+    fast, slow = (
+        deep(candidate("fast", "1", 30.0, queued=9)),
+        candidate("slow", "1", 10.0, queued=9),
+    )
+    for pool in ([fast, slow], [fast, deep(slow)], [deep(slow), fast]):
+        drawn = [choose(pool, ANY, lot=number / 100) for number in range(100)]
+        got = Counter(one.offer.orchestrator for one in drawn if one)
+        assert got == {"fast": 75, "slow": 25}
+
+
+def test_a_queue_that_is_known_to_be_shorter_needs_no_lot() -> None:
+    busy, idle = deep(candidate("busy", "1", 30.0, queued=90)), candidate("idle", "2", 1.0)
+    assert {choose([busy, idle], ANY, lot=lot) for lot in (0, 0.5, 0.99)} == {idle}
+
+
+def test_a_lot_falls_on_nobody_who_is_cold_silent_or_too_dear() -> None:
+    busy = deep(candidate("busy", "1", 1.0, queued=90))
+    cold = deep(candidate("cold", "1", 100.0, warm=False, queued=9))
+    others = [cold, silent("silent"), candidate("dear", "3", 100.0)]
+    limit = Limit(None, None, unit_price("2"))
+    assert {choose([busy, *others], limit, lot=lot) for lot in (0, 0.5, 0.99)} == {busy}
+    weights = Weights(price_s=1)
+    dear = candidate("dear", "2", 1.0, queued=91)
+    assert {choose([busy, dear], limit, None, weights, lot=lot) for lot in (0, 0.99)} == {busy}
 
 
 # --- the weights ----------------------------------------------------------------------------------
