@@ -118,7 +118,7 @@ def find(session: Session, gateway_id: UUID, month: str) -> Invoice:
         InvalidMonth: It is no month, or in the future.
         UnknownGateway: There is no such gateway.
     """
-    first = _first_day(month)
+    first = first_day(month)
     this_month = session.scalars(_THIS_MONTH).one()
     if first > this_month:
         raise InvalidMonth(month, "is in the future")
@@ -139,7 +139,12 @@ def find(session: Session, gateway_id: UUID, month: str) -> Invoice:
     )
 
 
-def _first_day(month: str) -> date:
+def first_day(month: str) -> date:
+    """Read a month such as `2026-11`.
+
+    Raises:
+        InvalidMonth: It is none.
+    """
     try:
         if _MONTH.fullmatch(month):
             return date.fromisoformat(f"{month}-01")

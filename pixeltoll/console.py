@@ -61,10 +61,24 @@ def show_all(
     columns: Sequence[str], rows: Sequence[Mapping[str, object]], *, as_json: bool
 ) -> None:
     """Write many things: a table, or a JSON object with the list under `data`."""
-    if rows and not as_json:
+    deliver(columns, rows, Format.JSON if as_json else Format.TABLE)
+
+
+def deliver(
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, object]],
+    how: Format,
+    target: Path = STDOUT,
+) -> None:
+    """Write many things in some format to a file, or `-` for standard output.
+
+    Raises:
+        NotWritten: The file cannot be written.
+    """
+    if rows and how is Format.TABLE and target == STDOUT:
         _wide.print(_table(columns, rows))  # its header is bold where that can be shown
     else:
-        write(render(columns, rows, Format.JSON if as_json else Format.TABLE))
+        write(render(columns, rows, how), target)
 
 
 def render(columns: Sequence[str], rows: Sequence[Mapping[str, object]], how: Format) -> str:

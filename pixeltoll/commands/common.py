@@ -6,7 +6,6 @@ What they write is `pixeltoll.console`'s.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.orm import Session
 from ledger import db, money
 from ledger.money import UnitPrice
 from ledger.settings import LedgerSettings
+from pixeltoll.console import Format
 from pixeltoll.errors import BadArgument
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
@@ -37,9 +37,10 @@ PriceCurrency = Annotated[
 ]
 Pipeline = Annotated[str | None, typer.Option(help="For this pipeline only.")]
 Model = Annotated[str | None, typer.Option(help="For this model only; needs --pipeline.")]
+How = Annotated[Format, typer.Option("--format", help="How to write it.")]
+Output = Annotated[Path, typer.Option(help="Write it to this file; - for standard output.")]
+Limit = Annotated[int, typer.Option(help="How many rows at most.", min=1)]
 PRICE_COLUMNS = ("price_per_unit", "pixels_per_unit", "currency")
-
-_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
 def database_url(data_dir: Path) -> str:
@@ -111,16 +112,3 @@ def day(text: str, field: str) -> date:
     except ValueError:
         message = f"{field}: {text!r} must be a day, such as 2026-11-30."
         raise BadArgument(message) from None
-
-
-def month(text: str, field: str = "month") -> date:
-    """Read a month; returns its first day.
-
-    Raises:
-        BadArgument: It is none; names the field.
-    """
-    if _MONTH.fullmatch(text):
-        with contextlib.suppress(ValueError):
-            return date.fromisoformat(f"{text}-01")
-    message = f"{field}: {text!r} must be a month, such as 2026-11."
-    raise BadArgument(message)

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ledger import accounts, reports
+from ledger import accounts, invoices, reports
 from ledger.reports import Report
 from pixeltoll import charts
 from pixeltoll.commands.common import (
     AsJson,
-    GatewayName,
+    How,
+    Limit,
+    Output,
     books,
     day,
-    month,
     settlement_currency,
 )
-from pixeltoll.console import STDOUT, Format, complain, render, say, show_all, write
+from pixeltoll.console import STDOUT, Format, complain, deliver, say
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
 
 report_app = typer.Typer(no_args_is_help=True, help="The books, as the SQL views show them.")
 
-How = Annotated[Format, typer.Option("--format", help="How to write it.")]
-Output = Annotated[Path, typer.Option(help="Write it to this file; - for standard output.")]
-Limit = Annotated[int, typer.Option(help="How many rows at most.", min=1)]
 Since = Annotated[str | None, typer.Option(help="From this day on, such as 2026-11-01.")]
 Until = Annotated[str | None, typer.Option(help="Up to this day, and with it.")]
 ROWS_MAX = 1000
@@ -42,7 +39,6 @@ _SHORT = {"model_id": "model", "job_id": "job"}
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
     app.add_typer(report_app, name="report")
-    app.command("statement")(statement)
 
 
 # --- the views --------------------------------------------------------------------------------
@@ -54,13 +50,14 @@ def _add_report(name: str, report: Report) -> None:
     def show_report(**given: Any) -> None:  # noqa: ANN401  what typer read, by the signature below
         where = {column: given[column] for column in report.filters if given[column] is not None}
         if "month" in where:
-            where["month"] = month(where["month"])
+            where["month"] = invoices.first_day(where["month"])
         since, until = _days(given.get("since"), given.get("until"))
         limit = given["limit"]
         with books(given["data_dir"]) as session:
             columns = reports.columns(session, name)
             rows = reports.rows(session, name, where, since=since, until=until, limit=limit + 1)
-        _write(columns, [dict(row) for row in rows[:limit]], given)
+        how = Format.JSON if given["as_json"] else given["how"]
+        deliver(columns, [dict(row) for row in rows[:limit]], how, given["output"])
         if len(rows) > limit:
             complain(f"Only the first {limit} rows are shown: ask for more with --limit.")
 
@@ -101,21 +98,11 @@ def _days(since: str | None, until: str | None) -> tuple[date | None, date | Non
     return first, day(until, "until") + timedelta(days=1) if until else None
 
 
-def _write(
-    columns: Sequence[str], rows: Sequence[Mapping[str, object]], given: Mapping[str, Any]
-) -> None:
-    how = Format.JSON if given["as_json"] else given["how"]
-    if how is Format.TABLE and given["output"] == STDOUT:
-        show_all(columns, rows, as_json=False)
-    else:
-        write(render(columns, rows, how), given["output"])
-
-
 for _name, _report in reports.REPORTS.items():
     _add_report(_name, _report)
 
 
-# --- spend, and a gateway's own -----------------------------------------------------------------
+# --- spend -----------------------------------------------------------------------------------
 
 
 @report_app.command("spend")
@@ -150,22 +137,5 @@ def spend(
         )
         say(f"The chart is {png}")
     else:
-        given = {"as_json": as_json, "how": how, "output": output}
-        _write(("day", "model_id", "amount"), [dict(row) for row in rows], given)
-
-
-def statement(
-    gateway: GatewayName,
-    limit: Limit = 50,
-    how: How = Format.TABLE,
-    output: Output = STDOUT,
-    data_dir: DataDir = DEFAULT_DIR,
-    as_json: AsJson = False,
-) -> None:
-    """Show what moved a gateway's available balance, newest first: above zero came in."""
-    columns = ("posting_id", "posted_at", "kind", "reference", "amount", "currency")
-    with books(data_dir) as session:
-        owner = accounts.find_gateway(session, gateway)
-        rows = reports.statement(session, owner.id, limit=limit)
-    given = {"as_json": as_json, "how": how, "output": output}
-    _write(columns, [dict(row) for row in rows], given)
+        how = Format.JSON if as_json else how
+        deliver(("day", "model_id", "amount"), [dict(row) for row in rows], how, output)

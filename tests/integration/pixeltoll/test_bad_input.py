@@ -115,7 +115,9 @@ def world(
         (("balance", "nobody"), "There is no gateway nobody"),
         (("statement", "nobody"), "There is no gateway nobody"),
         (("report", "charges", "--since", "yesterday"), "since: 'yesterday' must be a day"),
-        (("report", "invoice-lines", "--month", "2026-13"), "month: '2026-13' must be a month"),
+        (("report", "invoice-lines", "--month", "2026-13"), "month: '2026-13' is not a month"),
+        (("invoice", "studio", "november"), "month: 'november' is not a month"),
+        (("invoice", "studio", "2999-01"), "month: '2999-01' is in the future"),
         (("report", "spend", "--gateway", "nobody"), "There is no gateway nobody"),
         (
             ("report", "spend", "--since", "2026-02-02", "--until", "2026-02-01"),

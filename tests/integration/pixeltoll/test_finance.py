@@ -143,6 +143,19 @@ def test_a_statement_shows_what_moved(operator: Operator, stage: Stage) -> None:
     assert operator.run("statement", "studio", "--limit", "1", "--format", "csv").count("\n") == 2
 
 
+def test_an_invoice_adds_up(operator: Operator, stage: Stage) -> None:
+    job = done(stage)
+    operator.run("refund", str(job.id), "0.00001", "--reference", "ticket 5")
+    month = str(stage.scalar("SELECT to_char(max(day), 'YYYY-MM') FROM charges"))
+
+    said = operator.run("invoice", "studio", month)
+    charge, refund = operator.rows("invoice", "studio", month)
+
+    assert (Decimal(charge["amount"]), refund["amount"]) == (AMOUNT, "-0.00001")
+    assert said.endswith(f"\nTotal so far: {AMOUNT - Decimal('0.00001')} USD\n")
+    assert operator.run("invoice", "studio", "2020-01") == "None.\nTotal: 0 USD\n"
+
+
 def test_sound_books_are_told_with_the_number_of_checks(operator: Operator, stage: Stage) -> None:
     done(stage)
     checks = len(audit.CHECKS) + len(CHECKS_OF_JOBS)
