@@ -92,7 +92,8 @@ def test_the_cheapest_of_equals_and_then_the_name() -> None:
 
 
 def test_silent_ones_go_by_price_whatever_is_queued() -> None:
-    assert chosen(silent("a", "1", queued=MEGA), silent("b", "2")) == "a"
+    for first in (silent("a", "1", queued=MEGA), deep(silent("a", "1", queued=MEGA))):
+        assert chosen(first, silent("b", "2")) == "a"
 
 
 # --- the wait -------------------------------------------------------------------------------------
