@@ -24,6 +24,10 @@ from pixeltoll.supervisor import Account, Child
 
 DATABASE = "pixeltoll"
 _SUPERUSER = "pixeltoll"
+# Who our processes log in as: without the rights of the one who owns the tables. It has no
+# password, as nobody has: who can enter the socket's folder may be anybody.
+_SERVICE = "pixeltoll_service"
+_APPLICATION = "pixeltoll_app"
 # A socket's path has 108 bytes on Linux and 104 on macOS, the closing zero included.
 _SOCKET_PATH_MAX = 103
 _LEFTOVER_WAIT_S = 15.0
@@ -71,6 +75,22 @@ def server(data_dir: Path, *, durable: bool = True) -> Server:
         grace_s=30.0,
     )
     return Server(child, url.format(DATABASE))
+
+
+def service_url(owners_url: str) -> str:
+    """Return how our processes reach a migrated database, with no more rights than they need.
+
+    Raises:
+        psycopg.Error: The database does not answer, or has no such rights to give.
+    """
+    with psycopg.connect(owners_url) as connection:
+        found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (_SERVICE,))
+        if found.fetchone() is None:
+            create = sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}")
+            connection.execute(
+                create.format(sql.Identifier(_SERVICE), sql.Identifier(_APPLICATION))
+            )
+    return owners_url.replace(f"//{_SUPERUSER}@", f"//{_SERVICE}@", 1)
 
 
 def _postgres_binaries() -> Path:

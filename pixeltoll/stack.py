@@ -90,7 +90,9 @@ class Stack:
         given = UpSettings()
         secrets = Secrets.load(self._data_dir)
         found = self._servers(given, secrets)
-        migrate.upgrade(found.database_url)
+        migrate.upgrade(found.owner_database_url)
+        if not given.database_url:
+            found = replace(found, database_url=postgres.service_url(found.owner_database_url))
         catalog = given.catalog.resolve() if given.catalog else self._demo_models()
         engine = db.make_engine(found.database_url)
         sessions = db.session_factory(engine)
@@ -138,8 +140,10 @@ class Stack:
         keys = (given.s3_access_key_id, given.s3_secret_access_key)
         if not given.s3_endpoint:
             keys = (secrets.s3_access_key_id, secrets.s3_secret_access_key)
+        database_url = given.database_url or self._serve(postgres.server(data_dir))
         return Connection(
-            database_url=given.database_url or self._serve(postgres.server(data_dir)),
+            database_url=database_url,
+            owner_database_url=database_url,
             redis_url=given.redis_url
             or self._serve(embedded.redis_server(data_dir, secrets.redis_password)),
             s3_endpoint=given.s3_endpoint

@@ -28,7 +28,10 @@ class Pids:
 
 @dataclass(frozen=True)
 class Connection:
-    """Everything that is needed to use a running stack; what is not known yet is empty."""
+    """Everything that is needed to use a running stack; what is not known yet is empty.
+
+    Only `pixeltoll db upgrade` needs the owner's URL: others have the rights of `pixeltoll_app`.
+    """
 
     database_url: str
     redis_url: str
@@ -36,6 +39,7 @@ class Connection:
     s3_bucket: str
     s3_access_key_id: str
     s3_secret_access_key: str
+    owner_database_url: str = ""
     url: str = ""
     api_key: str = ""
     orchestrator_key: str = ""

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg.errors import InsufficientPrivilege
 
 from pixeltoll.settings import child_environment
 
@@ -138,6 +140,18 @@ def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:
     stranger = url.copy_with(username=None, password=None)
     assert httpx.get(stranger.join("/workers")).status_code == httpx.codes.UNAUTHORIZED
     assert url.host == "127.0.0.1"
+
+
+def test_our_own_processes_cannot_change_the_books(up: Up) -> None:
+    with psycopg.connect(up.connection["database_url"], autocommit=True) as database:
+        assert database.execute("SELECT count(*) > 0 FROM postings").fetchone() == (True,)
+        for change in ("UPDATE postings SET amount = 1", "DELETE FROM postings", "DROP TABLE jobs"):
+            with pytest.raises(InsufficientPrivilege):
+                database.execute(change.encode())
+
+    upgraded = run("db", "upgrade", "--data-dir", str(up.data_dir))
+
+    assert upgraded.returncode == 0, upgraded.stderr
 
 
 def test_another_process_joins_by_the_data_folder(up: Up) -> None:

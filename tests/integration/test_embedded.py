@@ -15,9 +15,11 @@ import pytest
 import redis
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from psycopg.errors import InsufficientPrivilege
 
 from pixeltoll import embedded, postgres
 from pixeltoll.supervisor import Supervisor
+from tests.support import Servers
 
 
 @pytest.fixture
@@ -68,6 +70,21 @@ def test_postgres_is_reached_through_a_private_socket_only(
         assert connection.execute("SHOW data_checksums").fetchone() == ("on",)
     assert sockets_of(server.url).stat().st_mode & 0o077 == 0
     assert (data_dir / "postgres").stat().st_mode & 0o077 == 0
+
+
+def test_postgres_lends_our_processes_no_more_rights_than_they_need(
+    servers: Servers, migrated: str
+) -> None:
+    owners = servers.database(migrated)
+
+    # At every start of a stack.
+    urls = {postgres.service_url(owners) for _ in range(2)}
+
+    (url,) = urls
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT FROM postings")
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute("DELETE FROM postings")
 
 
 def test_postgres_starts_in_a_folder_too_deep_for_a_socket(
