@@ -28,9 +28,9 @@ from pixeltoll.commands import (
     rates,
     reports,
 )
-from pixeltoll.commands.common import database_url
 from pixeltoll.console import complain, say
 from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
 
 app = typer.Typer(
@@ -85,7 +85,8 @@ def run_demo(
 @db_app.command("upgrade")
 def upgrade(data_dir: DataDir = DEFAULT_DIR) -> None:
     """Bring the database to the newest schema."""
-    migrate.upgrade(database_url(data_dir))
+    given = UpSettings().database_url
+    migrate.upgrade(given or Connection.read(data_dir).owner_database_url)
     say("The schema is up to date.")
 
 
