@@ -49,20 +49,27 @@ class Operator:
 
 
 def done(stage: Stage, **asked: Any) -> Job:
-    """Run a job of one picture, and charge it."""
+    """Run a job, and charge it."""
     job = stage.submit(**asked)
     [claimed] = stage.claim()
-    picture = NewOutput(
-        name="0.png",
-        key=f"outputs/{job.id}/{claimed.attempt}/0.png",
-        seed=0,
-        nsfw=None,
-        width=stages.SIDE,
-        height=stages.SIDE,
-        content_type="image/png",
-        size_bytes=3,
-        sha256=b"x" * 32,
-    )
     with stage.sessions.begin() as session:
-        assert claims.succeed(session, {(job.id, claimed.attempt): [picture]}) == {job.id}
+        assert claims.succeed(session, {(job.id, claimed.attempt): outputs(claimed)}) == {job.id}
     return job
+
+
+def outputs(job: Job) -> list[NewOutput]:
+    """The pictures that a claimed job was to make."""
+    return [
+        NewOutput(
+            name=f"{index}.png",
+            key=f"outputs/{job.id}/{job.attempt}/{index}.png",
+            seed=index,
+            nsfw=None,
+            width=stages.SIDE,
+            height=stages.SIDE,
+            content_type="image/png",
+            size_bytes=3,
+            sha256=b"x" * 32,
+        )
+        for index in range(job.num_images)
+    ]
