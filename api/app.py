@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, current_app, g, request
 
-from api import auth, errors, parsing
+from api import auth, parsing, problems
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream
 from api.runtime import EXTENSION, Runtime, current
@@ -27,7 +27,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.extensions[EXTENSION] = runtime
     app.before_request(_admit)
     app.after_request(_finish)
-    errors.install(app)
+    problems.install(app)
     for resource in _RESOURCES:
         app.register_blueprint(resource.bp)
     return app

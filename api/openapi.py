@@ -20,13 +20,8 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import Rule
 
-from api.errors import (
-    AdminDisabled,
-    MalformedBody,
-    NotAuthenticated,
-    UnsupportedContentType,
-    problem_of,
-)
+from api.errors import AdminDisabled, MalformedBody, NotAuthenticated, UnsupportedContentType
+from api.problems import problem_of
 from api.views import ProblemBody
 from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams

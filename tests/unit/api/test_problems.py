@@ -12,15 +12,9 @@ import pytest
 from flask import Flask
 from werkzeug.exceptions import ImATeapot, RequestEntityTooLarge
 
-from api import errors
-from api.errors import (
-    HTTP_PROBLEMS,
-    PROBLEMS,
-    ApiError,
-    OfferNotEditable,
-    problem_of,
-    respond,
-)
+from api import problems
+from api.errors import ApiError, OfferNotEditable
+from api.problems import HTTP_PROBLEMS, PROBLEMS, problem_of, respond
 from ledger.errors import (
     InsufficientFunds,
     InvalidMonth,
@@ -149,7 +143,7 @@ def test_an_unknown_model_names_the_known_ones() -> None:
 
 
 def test_facts_belong_to_errors_that_exist() -> None:
-    assert set(errors._FACTS) <= set(PROBLEMS)
+    assert set(problems._FACTS) <= set(PROBLEMS)
 
 
 # --- docs/api.md ------------------------------------------------------------------------------
