@@ -20,6 +20,7 @@ from pixeltoll.commands import (
     audit,
     budgets,
     gateways,
+    invoices,
     limits,
     money,
     offers,
@@ -131,6 +132,7 @@ for room in (
     budgets,
     payouts,
     reports,
+    invoices,
     audit,
 ):
     room.add_to(app)
