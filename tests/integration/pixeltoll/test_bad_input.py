@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
+from typer.testing import CliRunner
 
 from ledger.db import session_factory as make_session_factory
+from pixeltoll.cli import app
 from tasks.settings import TaskSettings
 from tests import stage as stages
 from tests.databases import ReusedDatabase
@@ -171,8 +173,10 @@ def test_a_limit_for_a_model_that_nobody_offers_is_set_with_a_warning(
     operator, stage, _ = world
     scope = ("--pipeline", "text-to-image", "--model", "acme/none")
 
-    operator.run(*SET, "1", *scope)
+    said = CliRunner().invoke(app, [*SET, "1", *scope])
 
+    assert said.stdout == "studio pays at most 1 USD per pixel for acme/none.\n"
+    assert said.stderr.startswith("Warning: Nobody offers text-to-image with 'acme/none'")
     assert operator.rows("limit", "list", "studio")[0]["model_id"] == "acme/none"
     warned = stage.scalar("SELECT message FROM limit_warnings WHERE model_id = 'acme/none'")
     assert "the limit is set, and waits for an offer" in str(warned)
