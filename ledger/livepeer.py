@@ -25,6 +25,7 @@ _NAME_MAX = 200
 _PRICE = re.compile(
     r"\s*(?P<number>[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*(?P<currency>[A-Za-z]*)\s*"
 )
+_PRICE_FORM = 'must be a number, or a text such as "0.5e-2USD"'
 _PRICED = frozenset({"pipeline", "model_id", "price_per_unit", "pixels_per_unit", "currency"})
 _OFFERED = _PRICED | {"gateway", "warm", "capacity"}
 _RUNNERS = frozenset({"optimization_flags", "url", "token"})
@@ -32,10 +33,29 @@ _RUNNERS = frozenset({"optimization_flags", "url", "token"})
 
 @dataclass(frozen=True)
 class Defaults:
-    """What Livepeer's flags of these names say where an entry of a file says nothing."""
+    """What Livepeer's flags of these names say where an entry of a file says nothing.
+
+    Raises:
+        InvalidAmount: They cannot be a price.
+    """
 
     price_per_unit: str | None = None
     pixels_per_unit: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be: no line of a file would be to blame."""
+        unit_price(*(self.price or ("1", self.pixels_per_unit, "wei")))
+
+    @property
+    def price(self) -> tuple[str, int, str] | None:
+        """The default price, as `unit_price` takes it."""
+        if self.price_per_unit is None:
+            return None
+        stated = _split(self.price_per_unit)
+        if stated is None:
+            raise InvalidAmount("price_per_unit", _PRICE_FORM)
+        number, currency = stated
+        return number, self.pixels_per_unit, _currency_named(currency)
 
 
 NO_DEFAULTS = Defaults()
@@ -223,36 +243,44 @@ class _Entries:
         """
         item = fields.get("price_per_unit")
         number, suffix = self._number(item) if item else ("", "")
-        if not item or (above_zero and _is_nothing(number)):
-            if self.defaults.price_per_unit is None:
-                return None
-            item = Located(self.defaults.price_per_unit, entry.line)
-            number, suffix = self._number(item)
-            currency = suffix
+        if item and not (above_zero and _is_nothing(number)):
+            price = (number, self.defaults.pixels_per_unit, self._currency(fields, suffix))
+        elif self.defaults.price is not None:
+            price = self.defaults.price
         else:
-            currency = self._currency(fields, suffix)
+            return None
         pixels = fields.get("pixels_per_unit")
-        per = self.defaults.pixels_per_unit if pixels is None else _whole(pixels)
         try:
-            return unit_price(number, per, _CURRENCIES.get(currency.casefold(), currency))
+            number, per, currency = price
+            return unit_price(number, per if pixels is None else _whole(pixels), currency)
         except InvalidAmount as error:
             line = fields.get(error.field, entry).line
             raise InvalidFile(self.file, line, str(error)) from error
 
     def _number(self, item: Located) -> tuple[str, str]:
         """Return the number and the currency that a price consists of."""
-        found = _PRICE.fullmatch(item.value) if isinstance(item.value, str) else None
+        found = _split(item.value) if isinstance(item.value, str) else None
         if found is None:
-            reason = 'price_per_unit: must be a number, or a text such as "0.5e-2USD"'
-            raise InvalidFile(self.file, item.line, reason)
-        return found["number"], found["currency"]
+            raise InvalidFile(self.file, item.line, f"price_per_unit: {_PRICE_FORM}")
+        return found
 
     def _currency(self, fields: Mapping[str, Located], suffix: str) -> str:
         beside = self.text(fields, "currency")
         if beside and suffix and beside.casefold() != suffix.casefold():
             reason = f"currency: {beside} here, but {suffix} in price_per_unit"
             raise InvalidFile(self.file, fields["currency"].line, reason)
-        return beside or suffix
+        return _currency_named(beside or suffix)
+
+
+def _split(price: str) -> tuple[str, str] | None:
+    """Return the number and the currency that a price consists of, if it is one."""
+    found = _PRICE.fullmatch(price)
+    return (found["number"], found["currency"]) if found else None
+
+
+def _currency_named(name: str) -> str:
+    """Return a currency by what Livepeer calls it; what it does not know stays as it is."""
+    return _CURRENCIES.get(name.casefold(), name)
 
 
 def _whole(item: Located) -> int:

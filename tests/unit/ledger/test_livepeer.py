@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 
-from ledger.errors import InvalidFile
+from ledger.errors import InvalidAmount, InvalidFile
 from ledger.limits import Limit
 from ledger.livepeer import Defaults, read_ai_models, read_capabilities_prices
 from ledger.money import unit_price
@@ -109,6 +109,24 @@ def test_livepeers_defaults_stand_in_for_what_is_not_said() -> None:
         (Capability("text-to-image", "acme/turbo"), "0.02 USD per 1000000 pixels")
     ]
     assert models(entry(), defaults=defaults)[0][1] == "7 wei per 1000000 pixels"
+
+
+@pytest.mark.parametrize(
+    ("price", "pixels", "field"),
+    [
+        ("cheap", 1, "price_per_unit"),
+        ("0USD", 1, "price_per_unit"),
+        ("1EUR", 1, "currency"),
+        ("1", 0, "pixels_per_unit"),
+        (None, 0, "pixels_per_unit"),
+    ],
+)
+def test_defaults_that_are_no_price_are_refused_by_field(
+    price: str | None, pixels: int, field: str
+) -> None:
+    with pytest.raises(InvalidAmount) as refused:
+        Defaults(price, pixels)
+    assert refused.value.field == field
 
 
 def test_a_price_for_one_gateway_only_is_not_an_offer_to_all() -> None:
