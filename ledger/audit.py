@@ -55,6 +55,15 @@ CHECKS: Mapping[str, str] = {
         SELECT h.id AS hold_id, h.state, c.amount
           FROM holds h LEFT JOIN charges c ON c.hold_id = h.id
          WHERE (h.state = 'captured') <> (c.hold_id IS NOT NULL)""",
+    "a hold in the place of another that is not alike, or was not voided": """
+        SELECT h.id AS hold_id, h.reference, h.amount, old.id AS supersedes, old.state,
+               old.reference AS old_reference, old.amount AS old_amount
+          FROM holds h JOIN holds old ON old.id = h.supersedes
+         WHERE old.state <> 'voided' OR h.amount > old.amount OR h.units <> old.units
+            OR h.reference <> old.reference OR h.gateway_id <> old.gateway_id""",
+    "a job with two holds that are open or charged": """
+        SELECT reference, count(*) AS holds FROM holds WHERE state IN ('open', 'captured')
+         GROUP BY reference HAVING count(*) > 1""",
     "a charge above the limit of its hold": """
         SELECT hold_id, job_id, price_per_unit, pixels_per_unit, price_currency,
                limit_price_per_unit, limit_pixels_per_unit, limit_currency, rate, rate_divisor

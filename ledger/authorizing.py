@@ -130,7 +130,7 @@ def _execute(
     if limit.price is not None and not limit.allows(offer.price, quote.rates):
         raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
     try:
-        row = session.execute(statement, {**values, **_facts(terms)}).one_or_none()
+        row = session.execute(statement, {**values, **facts(terms)}).one_or_none()
     except IntegrityError as error:
         over = budgets.refusal(error, quote.currency)
         if over is None:
@@ -148,7 +148,8 @@ def _refusal(terms: Terms, available: Decimal) -> InsufficientFunds | ReferenceR
     return ReferenceReused(terms.reference)
 
 
-def _facts(terms: Terms) -> dict[str, object]:
+def facts(terms: Terms) -> dict[str, object]:
+    """Return the columns of a hold, as parameters of a statement."""
     quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
     return {
         "gateway_id": terms.gateway_id,
@@ -213,7 +214,7 @@ _HOLD = (
            CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint),
            :api_key_id
       FROM funds WHERE funds.balance >= :amount
-    ON CONFLICT (reference) DO NOTHING
+    ON CONFLICT (reference) WHERE supersedes IS NULL DO NOTHING
     RETURNING *
     """)
     .columns(*Hold.__table__.columns)

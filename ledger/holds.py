@@ -30,6 +30,7 @@ __all__ = [
     "authorize_with",
     "capture",
     "expire",
+    "lock_open",
     "void",
 ]
 
@@ -112,7 +113,7 @@ def capture(session: Session, units_by_hold: Mapping[UUID, int]) -> list[Charge]
     """
     if not units_by_hold:
         return []
-    holds = _lock_open(session, units_by_hold)
+    holds = lock_open(session, units_by_hold)
     parts = [_part(hold, units_by_hold[hold.id]) for hold in holds]
     for currency in sorted({hold.currency for hold in holds}):
         platform_account(session, "revenue", currency)
@@ -161,13 +162,18 @@ def expire(session: Session, hold_ids: Sequence[UUID]) -> None:
 def _release(session: Session, hold_ids: Sequence[UUID], kind: Literal["void", "expire"]) -> None:
     if not hold_ids:
         return
-    holds = _lock_open(session, hold_ids)
+    holds = lock_open(session, hold_ids)
     now = session.scalars(_RELEASE, {"hold_ids": list(hold_ids), "kind": kind}).one()
     _resolved(holds, _STATES[kind], now)
 
 
-def _lock_open(session: Session, hold_ids: Collection[UUID]) -> Sequence[Hold]:
-    """Lock holds in id order and return them, when all of them are open."""
+def lock_open(session: Session, hold_ids: Collection[UUID]) -> Sequence[Hold]:
+    """Lock holds in id order and return them, when all of them are open.
+
+    Raises:
+        UnknownHold: A hold is not in the ledger.
+        HoldAlreadyResolved: A hold is not open.
+    """
     holds = session.scalars(
         select(Hold)
         .where(Hold.id.in_(hold_ids))

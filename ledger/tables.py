@@ -233,10 +233,23 @@ class Hold(Base):
     __table_args__ = (
         Index("ix_holds_open", "gateway_id", postgresql_where=text("state = 'open'")),
         Index("ix_holds_open_expiry", "expires_at", postgresql_where=text("state = 'open'")),
+        # A reference has one first hold, and a hold at most one that takes its place.
+        Index(
+            "uq_holds_reference",
+            "reference",
+            unique=True,
+            postgresql_where=text("supersedes IS NULL"),
+        ),
+        Index(
+            "uq_holds_supersedes",
+            "supersedes",
+            unique=True,
+            postgresql_where=text("supersedes IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = _uuid_key()
-    reference: Mapped[str] = mapped_column(unique=True)
+    reference: Mapped[str]
     gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
     orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
     offer_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("offers.id"))
@@ -262,12 +275,22 @@ class Hold(Base):
     rate_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("exchange_rates.id"))
     # Who spent, where a budget may be for one API key.
     api_key_id: Mapped[str | None]
+    # The hold whose place this one took, when the job moved to another orchestrator.
+    supersedes: Mapped[UUID | None] = mapped_column(ForeignKey("holds.id"))
 
     @property
     def price(self) -> UnitPrice:
         """The exact unit price that was quoted, in the offer's own currency."""
         currency = self.price_currency or self.currency
         return UnitPrice(self.price_per_unit, self.pixels_per_unit, currency)
+
+    @property
+    def limit_price(self) -> UnitPrice | None:
+        """The limit that allowed the price, or None for any price."""
+        if self.limit_price_per_unit is None or self.limit_pixels_per_unit is None:
+            return None
+        currency = self.limit_currency or self.currency
+        return UnitPrice(self.limit_price_per_unit, self.limit_pixels_per_unit, currency)
 
     @property
     def exchange(self) -> Fraction:

@@ -377,6 +377,7 @@ def test_a_posting_cannot_be_copied_in(
 
 HOLD_COLUMNS = {
     "reference": "'new'",
+    "supersedes": "NULL",
     "gateway_id": "gateway_id",
     "orchestrator_id": "orchestrator_id",
     "offer_id": "offer_id",
@@ -472,6 +473,71 @@ def test_a_hold_is_funded_and_as_offered(
     engine: Engine, book: Book, facts: dict[str, object], statement: str, name: str
 ) -> None:
     assert refused(engine, book, facts, statement) == name
+
+
+def instead(old: str = ":open", resolution: str = "void", **changes: str) -> str:
+    """One statement that puts another hold in the place of one, which it resolves."""
+    columns = HOLD_COLUMNS | {"reference": "reference", "supersedes": "id"} | changes
+    resolved = f"SELECT '{resolution}', currency, id FROM old UNION ALL " if resolution else ""
+    return f"""
+        WITH old AS (
+            SELECT * FROM holds WHERE id = {old}
+        ), hold AS (
+            INSERT INTO holds ({", ".join(columns)})
+            SELECT {", ".join(columns.values())} FROM old RETURNING *
+        ), entry AS (
+            INSERT INTO entries (kind, currency, hold_id)
+            {resolved}SELECT 'hold', currency, id FROM hold
+            RETURNING id, kind
+        )
+        INSERT INTO postings (entry_id, account_id, amount)
+        SELECT entry.id, line.* FROM old, hold, entry,
+               LATERAL (VALUES (CASE kind WHEN 'hold' THEN hold.amount ELSE -old.amount END))
+                       AS x (y),
+               LATERAL (VALUES ({AVAILABLE}, -y), ({HELD}, y)) AS line"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        (instead(reference="'new'"), "holds_superseded_alike"),
+        (instead(units="units * 2", amount="amount * 2"), "holds_superseded_alike"),
+        (
+            instead(limit_price_per_unit="NULL", limit_pixels_per_unit="NULL"),
+            "holds_superseded_alike",
+        ),
+        (instead(expires_at="expires_at + interval '1 day'"), "holds_superseded_alike"),
+        (instead(gateway_id=":south"), "holds_superseded_alike"),
+        (instead(resolution=""), "holds_superseded_voided"),
+        (instead(resolution="expire"), "holds_superseded_voided"),
+        (instead(old=":captured", resolution=""), "holds_superseded_voided"),
+        (instead(old=":captured"), "uq_entries_hold_resolution"),
+        (instead(supersedes="gen_random_uuid()"), "fk_holds_supersedes_holds"),
+        (instead(supersedes="NULL"), "uq_holds_reference"),
+    ],
+    ids=[
+        "another job",
+        "more units",
+        "without the limit",
+        "for longer",
+        "of another gateway",
+        "not voided",
+        "expired",
+        "captured",
+        "captured, and then voided",
+        "of no hold",
+        "without saying so",
+    ],
+)
+def test_a_hold_takes_the_place_of_one_that_is_given_back(
+    engine: Engine, book: Book, facts: dict[str, object], statement: str, name: str
+) -> None:
+    assert refused(engine, book, facts, statement) == name
+
+
+def test_a_hold_is_superseded_once(engine: Engine, book: Book, facts: dict[str, object]) -> None:
+    again = instead(old="(SELECT id FROM holds WHERE id = :open)", resolution="")
+    assert refused(engine, book, facts, instead(), again) == "uq_holds_supersedes"
 
 
 CHARGE_COLUMNS = {

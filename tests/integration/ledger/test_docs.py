@@ -49,7 +49,7 @@ def test_accounts_and_entries_are_documented(busy: Book) -> None:
 
 
 def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
-    assert len(CHECKS) == 10
+    assert len(CHECKS) == 12
     for question, query in CHECKS:
         assert busy.rows(query.replace(":", r"\:")) == [], question
 
@@ -73,6 +73,11 @@ def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
             "UPDATE holds SET state = 'open', resolved_at = NULL WHERE state = 'voided'",
             ["on hold", "in the state"],
         ),
+        (
+            "UPDATE holds SET supersedes = (SELECT id FROM holds WHERE state = 'open' LIMIT 1)",
+            ["took the place of another"],
+        ),
+        ("UPDATE holds SET reference = 'one'", ["one hold at most"]),
         ("DELETE FROM charges", ["in the state", "owed"]),
         ("UPDATE charges SET units = units + 1", ["its units cost"]),
         (
