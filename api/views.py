@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from tasks.catalog import Pipeline
-from tasks.jobs import MAX_QUEUE_POSITION
+from tasks.waiting import MAX_QUEUE_POSITION
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 Money = Annotated[
@@ -35,7 +35,7 @@ class OutputView(View):
 
 
 class JobErrorView(View):
-    """Why a job ended without pictures."""
+    """Why a job ended without pictures; `partial_result`: without some of them."""
 
     code: str
     message: str
@@ -83,10 +83,13 @@ class JobView(View):
         description="Queued jobs before this one, counted to "
         f"{MAX_QUEUE_POSITION}. null when not queued, and in lists."
     )
-    units: int = Field(description="Pixels that are charged for: width x height x images.")
+    units: int = Field(description="Pixels that were asked for: width x height x images.")
     price_per_unit: Money
     pixels_per_unit: int
-    amount: Money = Field(description="What is held, and charged when the pictures are there.")
+    amount: Money = Field(description="What is held, and charged when all pictures are there.")
+    charged: Money | None = Field(
+        description="What was charged: for the pictures that there are. null before."
+    )
     currency: str
     orchestrator: str
     outputs: list[OutputView]

@@ -21,7 +21,7 @@ from bench.engines import SUBMITTED
 from bench.measure import Row, compare, interleave
 from bench.parts import Parts
 from ledger import db
-from tasks import claims, jobs
+from tasks import claims, jobs, waiting
 from tasks.tables import Job
 
 SHALLOWEST = 400  # Fewer jobs would run out within a round.
@@ -67,7 +67,7 @@ def _claim(depth: _Depth, session: Session, _: Job) -> None:
 
 
 def _position(_: _Depth, session: Session, job: Job) -> None:
-    assert jobs.queue_position(session, job) is not None
+    assert waiting.look(session, job) is not None
 
 
 def _list(depth: _Depth, session: Session, job: Job) -> None:

@@ -39,9 +39,6 @@ Final = Literal["succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: tuple[Final, ...] = ("succeeded", "failed", "canceled", "expired")
 STATES = ("queued", "running", *FINAL_STATES)
 
-# Counting jobs ahead costs time; nobody needs to know more than this.
-MAX_QUEUE_POSITION = 1_000
-
 
 @dataclass(frozen=True)
 class Order:
@@ -234,31 +231,6 @@ def list_jobs(
     if before is not None:
         query = query.where(Job.id < before)
     return list(session.scalars(query.order_by(Job.id.desc()).limit(limit)))
-
-
-# Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
-# Written out, because every submission asks it: building a statement costs more than running it.
-_AHEAD = text("""
-SELECT count(*) FROM (
-    (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority > :priority
-      LIMIT :most)
-    UNION ALL
-    (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority = :priority
-        AND id < :id LIMIT :most)
-) AS ahead
-""")
-
-
-def queue_position(session: Session, job: Job) -> int | None:
-    """Return how many queued jobs come before this one (0: it is next); None when not queued.
-
-    It is counted up to `MAX_QUEUE_POSITION`.
-    """
-    if job.state != "queued":
-        return None
-    facts = {"queue": job.queue, "priority": job.priority, "id": job.id, "most": MAX_QUEUE_POSITION}
-    ahead: int = session.scalars(_AHEAD, facts).one()
-    return min(ahead, MAX_QUEUE_POSITION)
 
 
 # --- ending -----------------------------------------------------------------------------------

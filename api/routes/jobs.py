@@ -24,7 +24,7 @@ from ledger.errors import (
     OverBudget,
     OverPriceLimit,
 )
-from tasks import jobs, workers
+from tasks import jobs, waiting, workers
 from tasks.errors import (
     FieldError,
     IdempotencyConflict,
@@ -190,15 +190,11 @@ def cancel(job_id: str) -> Response:
 
 
 def _view(runtime: Runtime, job: Job) -> JobView:
-    if job.state != "queued":
-        return render.job(job, runtime=runtime, queue_position=None, live=True)
     with runtime.reads() as session:
-        return render.job(
-            job,
-            runtime=runtime,
-            queue_position=jobs.queue_position(session, job),
-            live=workers.has_live_worker(session, job.queue),
-        )
+        wait = waiting.look(session, job)
+    if wait is None:
+        return render.job(job, runtime=runtime, queue_position=None, live=True)
+    return render.job(job, runtime=runtime, queue_position=wait.position, live=wait.live)
 
 
 def _id(text: str) -> UUID:

@@ -25,9 +25,10 @@ from ledger.limits import Limit
 from ledger.money import unit_price
 from ledger.offers import Capability
 from ledger.tables import Hold
-from tasks import jobs
+from tasks import jobs, waiting, workers
 from tasks.errors import IdempotencyConflict, JobNotFound, NoOffer
 from tasks.tables import Job
+from tasks.waiting import Wait
 from tests import stage as stages
 from tests.invariants import assert_sound
 from tests.stage import FUNDS, IMAGE, OTHER, OWNER, PRICE, SMALL, TEXT, Stage
@@ -301,9 +302,10 @@ def test_a_place_in_the_queue_counts_those_that_go_first(stage: Stage) -> None:
     urgent = stage.submit("3", priority=1)
     stage.submit("elsewhere", model_id=OTHER, priority=9)
     with stage.sessions.begin() as session:
-        places = [jobs.queue_position(session, job) for job in (urgent, first, second)]
-        assert places == [0, 1, 2]
+        found = [waiting.look(session, job) for job in (urgent, first, second)]
+        assert found == [Wait(place, live=False) for place in range(3)]
     stage.claim(most=1)
     with stage.sessions.begin() as session:
-        assert jobs.queue_position(session, stage.job(urgent.id)) is None
-        assert jobs.queue_position(session, second) == 1
+        assert waiting.look(session, stage.job(urgent.id)) is None
+        workers.heartbeat(session, "w", stage.orchestrator_id, [second.queue], [])
+        assert waiting.look(session, second) == Wait(1, live=True)

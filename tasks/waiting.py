@@ -1,0 +1,59 @@
+"""What a queued job waits for: the jobs before it, and a worker that is alive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from tasks.tables import Job
+from tasks.workers import SILENCE_S
+
+# Counting jobs ahead costs time; nobody needs to know more than this.
+MAX_QUEUE_POSITION = 1_000
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How many queued jobs come before a job (0: it is next), and whether anybody serves its queue.
+
+    The position is counted up to `MAX_QUEUE_POSITION`.
+    """
+
+    position: int
+    live: bool
+
+
+# Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
+# Written out, because every submission asks it: building a statement costs more than running it.
+_WAIT = text("""
+SELECT (
+    SELECT count(*) FROM (
+        (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority > :priority
+          LIMIT :most)
+        UNION ALL
+        (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority = :priority
+            AND id < :id LIMIT :most)
+    ) AS before
+) AS ahead, EXISTS (
+    SELECT 1 FROM workers
+     WHERE queues @> ARRAY[CAST(:queue AS varchar)]
+       AND heartbeat_at > now() - make_interval(secs => :silence_s)
+) AS live
+""")
+
+
+def look(session: Session, job: Job) -> Wait | None:
+    """Return what a queued job waits for, in one round trip; None when it is not queued."""
+    if job.state != "queued":
+        return None
+    facts = {
+        "queue": job.queue,
+        "priority": job.priority,
+        "id": job.id,
+        "most": MAX_QUEUE_POSITION,
+        "silence_s": SILENCE_S,
+    }
+    row = session.execute(_WAIT, facts).one()
+    return Wait(min(row.ahead, MAX_QUEUE_POSITION), row.live)
