@@ -43,10 +43,13 @@ FAULTS = {
         "held funds that are not the sum of the open holds",
         "a hold whose state is not what its entries say",
     ],
-    "UPDATE holds SET supersedes = (SELECT id FROM holds WHERE state = 'captured' LIMIT 1)": [
+    """UPDATE holds SET supersedes = (SELECT id FROM holds WHERE state = 'captured' LIMIT 1)
+        WHERE state = 'voided'""": [
         "a hold in the place of another that is not alike, or was not voided"
     ],
-    "UPDATE holds SET reference = 'one'": ["a job with two holds that are open or charged"],
+    "UPDATE holds SET reference = 'one', supersedes = id": [
+        "a job with two holds that are open or charged"
+    ],
     "DELETE FROM charges": [
         "a captured hold without its charge, or a charge of another",
         "earnings that are not charges less refunds and payouts",

@@ -74,10 +74,11 @@ def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
             ["on hold", "in the state"],
         ),
         (
-            "UPDATE holds SET supersedes = (SELECT id FROM holds WHERE state = 'open' LIMIT 1)",
+            """UPDATE holds SET supersedes = (SELECT id FROM holds WHERE state = 'open' LIMIT 1)
+                WHERE state = 'voided'""",
             ["took the place of another"],
         ),
-        ("UPDATE holds SET reference = 'one'", ["one hold at most"]),
+        ("UPDATE holds SET reference = 'one', supersedes = id", ["one hold at most"]),
         ("DELETE FROM charges", ["in the state", "owed"]),
         ("UPDATE charges SET units = units + 1", ["its units cost"]),
         (
