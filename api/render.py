@@ -29,7 +29,7 @@ from api.views import (
 )
 from ledger.accounts import Balance
 from ledger.limits import Limit
-from ledger.money import UnitPrice, plain
+from ledger.money import UnitPrice, charge, plain
 from ledger.offers import Capability
 from ledger.tables import LimitWarning
 from tasks.catalog import ModelSpec
@@ -65,6 +65,7 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             "price_per_unit": plain(row.hold.price_per_unit),
             "pixels_per_unit": row.hold.pixels_per_unit,
             "amount": plain(row.hold.amount),
+            "charged": _charged(row),
             "currency": row.hold.currency,
             "orchestrator": row.orchestrator.name,
             # A poll between a job's row and its outputs must not show a half.
@@ -87,6 +88,13 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             else None,
         }
     )
+
+
+def _charged(row: Job) -> str | None:
+    if row.state != "succeeded":
+        return None
+    units = row.units // row.num_images * len(row.outputs)
+    return plain(charge(units, row.hold.price, row.hold.exchange))
 
 
 def _progress(row: Job) -> float:

@@ -22,11 +22,15 @@ from tasks.tables import Job, Output
 
 Phase = Literal["loading", "drawing"]
 
+# The error code of a job that succeeded, but not with all its pictures.
+PARTIAL_RESULT = "partial_result"
+
 
 @dataclass(frozen=True)
 class NewOutput:
-    """A picture that is stored and is to be delivered with its job."""
+    """A picture that is stored and is to be delivered with its job, as the `index`-th of it."""
 
+    index: int
     name: str
     key: str
     seed: int
@@ -142,9 +146,15 @@ def renew(
 
 
 def succeed(
-    session: Session, finished: Mapping[tuple[UUID, int], Sequence[NewOutput]]
+    session: Session,
+    finished: Mapping[tuple[UUID, int], Sequence[NewOutput]],
+    missing: Mapping[UUID, str] | None = None,
 ) -> set[UUID]:
     """Settle a batch: deliver and charge each (job id, attempt) that is still current.
+
+    A job is charged for the pictures that it delivers, one at least. Where that is not all of them,
+    the job says so, with what `missing` has to say about the others, and the rest of its hold is
+    given back.
 
     Returns the ids that were settled; a job whose claim was lost is left as it is.
     """
@@ -156,14 +166,31 @@ def succeed(
         .where(Job.id.in_([job.id for job in current]))
         .values(state="succeeded", step=Job.steps, lease_expires_at=None, finished_at=func.now())
     )
-    rows = [
-        {"job_id": job.id, "index": index, **vars(output)}
-        for job in current
-        for index, output in enumerate(finished[job.id, job.attempt])
-    ]
+    units: dict[UUID, int] = {}
+    rows = []
+    for job in current:
+        outputs = finished[job.id, job.attempt]
+        rows += [{"job_id": job.id, **vars(output)} for output in outputs]
+        units[job.hold_id] = job.units // job.num_images * len(outputs)
+        if len(outputs) < job.num_images:
+            _note_missing(session, job, len(outputs), (missing or {}).get(job.id, ""))
     session.execute(insert(Output), rows)
-    holds.capture(session, {job.hold_id: job.units for job in current})
+    holds.capture(session, units)
     return {job.id for job in current}
+
+
+def _note_missing(session: Session, job: Job, delivered: int, why: str) -> None:
+    said = f"{delivered} of {job.num_images} pictures were made and charged."
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id)
+        .values(
+            error_code=PARTIAL_RESULT,
+            error_message=f"{said} {why}".rstrip(),
+            # An upload that failed may have left its object nevertheless.
+            swept=False,
+        )
+    )
 
 
 def fail(session: Session, job_id: UUID, attempt: int, code: str, message: str) -> bool:

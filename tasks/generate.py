@@ -18,14 +18,14 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from tasks import claims, sweeps, telemetry
+from tasks import claims, failures, sweeps, telemetry
 from tasks.batching import Backlog, choose_queue, chunks
 from tasks.catalog import ModelSpec
 from tasks.engine.protocol import Batch, ImageTask
-from tasks.errors import InferenceError, Interrupted, InvalidImage, OutOfMemory
+from tasks.errors import InferenceError, Interrupted, InvalidImage
 from tasks.params import Generation
 from tasks.runtime import Runtime
-from tasks.settling import Settler
+from tasks.settling import Made, Settler
 from tasks.tables import Job
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ class _Slot:
     """One picture of one job: the k-th, with the seed `seed + k`."""
 
     job: Job
+    index: int
     task: ImageTask
 
 
 _Inputs: TypeAlias = "Mapping[UUID, Picture | None]"
-_Made: TypeAlias = "dict[UUID, list[Picture]]"
+_Made: TypeAlias = dict[UUID, Made]
 
 
 class Runner:
@@ -137,49 +138,59 @@ class Runner:
             if isinstance(error, InferenceError) and len(batch) > 1:
                 # One job may have spoilt the call for all: each is tried by itself.
                 return {
-                    job_id: pictures
-                    for job in batch
-                    for job_id, pictures in self._try([job], inputs).items()
+                    job_id: one for job in batch for job_id, one in self._try([job], inputs).items()
                 }
             for job in batch:
                 self._settler.give_up(job, error)
             return {}
-        if made:
+        ended = {job.id: made[job.id] for job in batch if _is_worth_storing(job, made[job.id])}
+        if ended:
             self._settler.note_success()
-        return made
+        for job in batch:
+            failed = made[job.id].failed
+            if job.id not in ended and failed is not None:
+                self._settler.give_up(job, failed)
+        return ended
 
     def _make(self, batch: Sequence[Job], inputs: _Inputs) -> _Made:
-        """Make the pictures of jobs that share a batch key; one whose claim is gone is left out.
+        """Make the pictures of jobs that share a batch key, as far as they can be made.
+
+        A job whose claim is gone stays without the rest of them. On a job's last attempt, what
+        fails with others is made by itself, and what fails by itself is left out.
 
         Raises:
             UnknownModel: This worker's catalog does not have the model.
             StorageError: The model is in an object store that cannot be read.
-            EngineError: The model cannot be loaded, or a call failed.
+            EngineError: The model cannot be loaded, or a call failed that can be tried again.
         """
         if not batch:
             return {}
         spec = self._run.catalog.get(batch[0].model_id)
         self._load(spec, batch)
-        made: _Made = {job.id: [] for job in batch}
+        made: _Made = {job.id: Made() for job in batch}
         waiting = [slot for job in batch for slot in _slots(job, inputs[job.id])]
         total, size = len(waiting), spec.max_batch
         while waiting := [slot for slot in waiting if not self._is_lost(slot.job)]:
             chunk = waiting[: len(chunks(len(waiting), size)[0])]
             try:
-                done = sum(map(len, made.values()))
+                done = sum(len(one.pictures) for one in made.values())
                 pictures = self._call(spec, batch, chunk, done, total)
-            except OutOfMemory:
-                if len(chunk) == 1:
-                    raise
-                size = -(-len(chunk) // 2)
-                _log.warning("batch_halved", model_id=spec.model_id, images=len(chunk))
-                continue
             except Interrupted:
-                pictures = []
-            for slot, picture in zip(chunk, pictures, strict=bool(pictures)):
-                made[slot.job.id].append(picture)
+                pass
+            except Exception as error:
+                if not all(self._settler.is_last(slot.job, error) for slot in chunk):
+                    raise
+                if len(chunk) > 1 and failures.is_of_one_picture(error):
+                    size = -(-len(chunk) // 2)
+                    _log.warning("batch_halved", model_id=spec.model_id, images=len(chunk))
+                    continue
+                for slot in chunk:
+                    made[slot.job.id].failed = error
+            else:
+                for slot, picture in zip(chunk, pictures, strict=True):
+                    made[slot.job.id].pictures[slot.index] = picture
             waiting = waiting[len(chunk) :]
-        return {job.id: made[job.id] for job in batch if len(made[job.id]) == job.num_images}
+        return made
 
     def _load(self, spec: ModelSpec, batch: Sequence[Job]) -> None:
         engine = self._run.engine
@@ -246,10 +257,15 @@ class Runner:
         return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
+def _is_worth_storing(job: Job, made: Made) -> bool:
+    """Tell whether a job has all its pictures, or those of them that can be made."""
+    return len(made.pictures) == job.num_images or bool(made.pictures and made.failed)
+
+
 def _slots(job: Job, image: Picture | None) -> list[_Slot]:
     params = Generation(**job.params)
     return [
-        _Slot(job, ImageTask(params.prompt, params.negative_prompt, params.seed + k, image))
+        _Slot(job, k, ImageTask(params.prompt, params.negative_prompt, params.seed + k, image))
         for k in range(job.num_images)
     ]
 

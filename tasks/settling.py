@@ -12,30 +12,18 @@ import itertools
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import claims, telemetry
+from tasks import claims, failures, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
-from tasks.errors import (
-    InferenceError,
-    Interrupted,
-    InvalidImage,
-    LoraError,
-    LoraIncompatible,
-    LoraNotAllowed,
-    LoraNotFound,
-    ModelLoadError,
-    ObjectNotFound,
-    OutOfMemory,
-    StorageError,
-    TasksError,
-)
+from tasks.errors import Interrupted, TasksError
 from tasks.runtime import Runtime
 from tasks.tables import Job
 
@@ -50,13 +38,25 @@ _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 # So many jobs that fail one after the other speak against the worker: a GPU that has faulted once
 # refuses every later call of its process.
 _BROKEN_AFTER = 5
-# But these speak against the job, or against what a catalog names.
-_NOT_OUR_FAULT = (StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadError)
-_FINAL = (ObjectNotFound, InvalidImage, OutOfMemory, LoraNotFound, LoraNotAllowed, LoraIncompatible)
-_MAX_MESSAGE = 500
 
 _Verdicts: TypeAlias = dict[UUID, list[bool | None]]
-_Stored: TypeAlias = list[tuple[Job, list[NewOutput]]]
+
+
+@dataclass
+class Made:
+    """The pictures of a job that could be made, by index, and why others could not be."""
+
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    failed: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A job whose pictures, or some of them, are in the store."""
+
+    job: Job
+    outputs: list[NewOutput]
+    failed: Exception | None
 
 
 class Settler:
@@ -77,7 +77,11 @@ class Settler:
         """Forget the failures before: the engine has made a picture."""
         self._failed_since_success.clear()
 
-    def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> None:
+    def is_last(self, job: Job, error: Exception) -> bool:
+        """Tell whether a job that ends with this error does not run again."""
+        return job.attempt >= failures.tries(error, self._run.settings.max_attempts)
+
+    def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Made]) -> None:
         """Store the pictures of a batch and settle it in one transaction. Raises nothing."""
         try:
             wanted = [job for job in claimed if job.id in made]
@@ -92,7 +96,7 @@ class Settler:
         finally:
             self._run.leases.drop(claimed)
 
-    def _verdicts(self, batch: Sequence[Job], made: Mapping[UUID, Sequence[Picture]]) -> _Verdicts:
+    def _verdicts(self, batch: Sequence[Job], made: Mapping[UUID, Made]) -> _Verdicts:
         """Have the pictures looked at; None where nobody was asked to, or there is nobody.
 
         A job whose pictures should have been looked at, and could not be, is settled here: they do
@@ -100,42 +104,57 @@ class Settler:
         """
         verdicts: _Verdicts = {}
         for job in batch:
+            pictures = list(made[job.id].pictures.values())
             if not job.params.get("safety_check", True):
-                verdicts[job.id] = [None] * len(made[job.id])
+                verdicts[job.id] = [None] * len(pictures)
                 continue
             try:
-                verdicts[job.id] = self._run.engine.verdicts(made[job.id])
+                verdicts[job.id] = self._run.engine.verdicts(pictures)
             except Exception as error:  # noqa: BLE001  as in _try
                 self.give_up(job, error)
         return verdicts
 
     def _store_all(
-        self,
-        batch: Sequence[Job],
-        made: Mapping[UUID, Sequence[Picture]],
-        verdicts: _Verdicts,
-    ) -> _Stored:
+        self, batch: Sequence[Job], made: Mapping[UUID, Made], verdicts: _Verdicts
+    ) -> list[_Stored]:
         """Store the pictures of jobs whose claims are good; a job that cannot be is settled."""
         storing = {
             job.id: [
                 self._transfers.submit(self._store, job, index, picture, nsfw)
-                for index, (picture, nsfw) in enumerate(
-                    zip(made[job.id], verdicts[job.id], strict=True)
+                for (index, picture), nsfw in zip(
+                    made[job.id].pictures.items(), verdicts[job.id], strict=True
                 )
             ]
             for job in batch
         }
-        stored: _Stored = []
+        stored = []
         for job in batch:
             # All of them, before the job may run again: a late one would come after the sweeper.
             wait(storing[job.id])
             try:
-                stored.append((job, [future.result() for future in storing[job.id]]))
+                stored.append(self._stored(job, storing[job.id], made[job.id].failed))
             except Interrupted:
                 continue
             except Exception as error:  # noqa: BLE001  as in _try
                 self.give_up(job, error)
         return stored
+
+    def _stored(
+        self, job: Job, storing: Sequence[Future[NewOutput]], failed: Exception | None
+    ) -> _Stored:
+        """Return what was stored of a job: all that was made, or what could be on a last attempt.
+
+        Raises:
+            Interrupted: The claim is gone.
+            Exception: What failed first, where the job may run again or nothing was stored.
+        """
+        errors = [error for one in storing if isinstance(error := one.exception(), Exception)]
+        outputs = [one.result() for one in storing if not isinstance(one.exception(), Exception)]
+        for error in errors:
+            if isinstance(error, Interrupted) or not outputs or not self.is_last(job, error):
+                raise error
+            failed = failed or error
+        return _Stored(job, outputs, failed)
 
     def _store(self, job: Job, index: int, picture: Picture, nsfw: bool | None) -> NewOutput:  # noqa: FBT001  a verdict, not an option
         if self._is_lost(job):
@@ -149,6 +168,7 @@ class Settler:
         self._run.store.put(key, data, "image/png")
         self._run.leases.touch()
         return NewOutput(
+            index=index,
             name=name,
             key=key,
             seed=seed,
@@ -160,7 +180,7 @@ class Settler:
             sha256=hashlib.sha256(data).digest(),
         )
 
-    def _settle_all(self, stored: _Stored) -> set[UUID]:
+    def _settle_all(self, stored: Sequence[_Stored]) -> set[UUID]:
         """Deliver and capture; if the books refuse a batch, its jobs one by one."""
         if not stored:
             return set()
@@ -169,23 +189,30 @@ class Settler:
         except Exception as error:  # noqa: BLE001  as in _try
             if len(stored) > 1:
                 return {job_id for one in stored for job_id in self._settle_all([one])}
-            self.give_up(stored[0][0], error)
+            self.give_up(stored[0].job, error)
             return set()
-        for job, _ in stored:
-            event = "job_succeeded" if job.id in settled else "claim_gone"
-            _log.info(event, job_id=str(job.id), attempt=job.attempt)
+        for one in stored:
+            event = "job_succeeded" if one.job.id in settled else "claim_gone"
+            _log.info(
+                event,
+                job_id=str(one.job.id),
+                attempt=one.job.attempt,
+                pictures=len(one.outputs),
+                asked=one.job.num_images,
+            )
         return settled
 
-    def _settle(self, stored: _Stored) -> set[UUID]:
+    def _settle(self, stored: Sequence[_Stored]) -> set[UUID]:
         """Settle in one transaction; the fence makes it harmless to do so twice."""
-        finished = {(job.id, job.attempt): outputs for job, outputs in stored}
+        finished = {(one.job.id, one.job.attempt): one.outputs for one in stored}
+        missing = {one.job.id: failures.message_of(one.failed) for one in stored if one.failed}
         for tried in itertools.count(1):
             try:
                 with self._run.sessions.begin() as session:
-                    return claims.succeed(session, finished)
+                    return claims.succeed(session, finished, missing)
             except _PASSING as error:
                 _log.warning("settlement_failed", tried=tried, error=telemetry.brief(error))
-                if tried == _SETTLE_TRIES or all(self._is_lost(job) for job, _ in stored):
+                if tried == _SETTLE_TRIES or all(self._is_lost(one.job) for one in stored):
                     break
                 time.sleep(min(_SETTLE_WAIT_S, 0.1 * 2**tried))
         return set()  # The leases end, and the jobs run again.
@@ -193,11 +220,9 @@ class Settler:
     def give_up(self, job: Job, error: Exception) -> None:
         """Settle a job that made no pictures: it runs again where that may help, or it fails."""
         settings = self._run.settings
-        known = isinstance(error, TasksError)
-        code = error.code if isinstance(error, TasksError) else "internal_error"
-        message = str(error) if known else "Something unforeseen went wrong while this job ran."
-        again = job.attempt < _tries(error, settings.max_attempts)
-        if not isinstance(error, _NOT_OUR_FAULT):
+        code, message = failures.code_of(error), failures.message_of(error)
+        again = not self.is_last(job, error)
+        if failures.speaks_against_the_worker(error):
             self._failed_since_success.add(job.id)
         _log.warning(
             "job_waits_to_run_again" if again else "job_failed",
@@ -205,7 +230,7 @@ class Settler:
             attempt=job.attempt,
             code=code,
             error=message,
-            exc_info=None if known else error,
+            exc_info=None if isinstance(error, TasksError) else error,
         )
         try:
             with self._run.sessions.begin() as session:
@@ -213,7 +238,7 @@ class Settler:
                     delay_s = settings.retry_delay_s * 2 ** (job.attempt - 1)
                     current = claims.requeue(session, job.id, job.attempt, delay_s)
                 else:
-                    current = claims.fail(session, job.id, job.attempt, code, _clean(message))
+                    current = claims.fail(session, job.id, job.attempt, code, message)
                 if not current:
                     claims.leave_to_sweep(session, [job.id])
         except Exception as gone:  # noqa: BLE001  the lease ends, and the job runs again
@@ -229,17 +254,3 @@ class Settler:
                 claims.leave_to_sweep(session, job_ids)
         except SQLAlchemyError as error:
             _log.warning("objects_left", jobs=len(job_ids), error=telemetry.brief(error))
-
-
-def _tries(error: Exception, max_attempts: int) -> int:
-    """Return how many attempts a job gets that ends with this error."""
-    if isinstance(error, _FINAL):
-        return 1  # It would end so everywhere.
-    if isinstance(error, InferenceError):
-        return min(2, max_attempts)  # It may have been the device, or the neighbours.
-    return max_attempts
-
-
-def _clean(message: str) -> str:
-    """Return a message that fits the job's row, which cannot hold a NUL."""
-    return message.replace("\x00", "")[:_MAX_MESSAGE]

@@ -116,6 +116,21 @@ class BrokenEngine(FakeEngine):
         raise self._error
 
 
+class PickyEngine(FakeEngine):
+    """Fails at every call that has a picture with one of these seeds, and makes all others."""
+
+    def __init__(self, error: Exception, *seeds: int) -> None:
+        super().__init__()
+        self._error = error
+        self._seeds = frozenset(seeds)
+
+    def generate(self, batch: Batch, on_step: StepCallback) -> list[Image.Image]:
+        made = super().generate(batch, on_step)
+        if any(task.seed in self._seeds for task in batch.tasks):
+            raise self._error
+        return made
+
+
 def picture(task: ImageTask, width: int, height: int) -> Image.Image:
     """The picture of a task: a colour of prompt and seed, mixed with the input picture."""
     digest = hashlib.sha256(f"{task.prompt}/{task.negative_prompt}/{task.seed}".encode()).digest()

@@ -19,15 +19,22 @@ _JOBS = {
          WHERE finished_at IS NOT NULL AND holds.state <>
                CASE jobs.state WHEN 'succeeded' THEN 'captured'
                     WHEN 'expired' THEN 'expired' ELSE 'voided' END""",
-    "a succeeded job without exactly one charge of all its units, or another with one": """
+    "a succeeded job without exactly one charge for its outputs, or another with one": """
         SELECT jobs.id, jobs.state FROM jobs LEFT JOIN charges USING (hold_id)
          GROUP BY jobs.id
         HAVING count(charges.hold_id) <> (jobs.state = 'succeeded')::int
-            OR sum(charges.units) <> jobs.units""",
-    "a succeeded job without all its outputs, or another with some": """
+            OR sum(charges.units) <> jobs.units / jobs.num_images
+                   * (SELECT count(*) FROM outputs WHERE outputs.job_id = jobs.id)""",
+    "a succeeded job without outputs, or without some and not saying so, or another with some": """
         SELECT jobs.id, jobs.state FROM jobs LEFT JOIN outputs ON outputs.job_id = jobs.id
          GROUP BY jobs.id
-        HAVING count(outputs.key) <> CASE jobs.state WHEN 'succeeded' THEN num_images ELSE 0 END""",
+        HAVING CASE WHEN jobs.state <> 'succeeded' THEN count(outputs.key) > 0
+                    WHEN jobs.error_code = 'partial_result'
+                         THEN count(outputs.key) NOT BETWEEN 1 AND num_images - 1
+                    ELSE count(outputs.key) <> num_images OR jobs.error_code IS NOT NULL END""",
+    "an output that its job has no place for": """
+        SELECT outputs.key FROM outputs JOIN jobs ON jobs.id = outputs.job_id
+         WHERE index NOT BETWEEN 0 AND num_images - 1""",
     "an output of another attempt than the one that was settled": """
         SELECT outputs.key FROM outputs JOIN jobs ON jobs.id = outputs.job_id
          WHERE outputs.key NOT LIKE 'outputs/' || jobs.id || '/' || jobs.attempt || '/%'""",

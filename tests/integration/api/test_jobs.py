@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -122,11 +123,32 @@ def test_a_finished_job_shows_its_pictures_and_is_charged(world: World) -> None:
 
     assert (found["state"], found["progress"], found["queue_position"]) == ("succeeded", 1.0, None)
     assert found["hold"]["state"] == "captured"
+    assert (job["charged"], found["charged"]) == (None, found["amount"])
     [output] = found["outputs"]
     assert (output["seed"], output["nsfw"], output["content_type"]) == (3, None, "image/png")
     assert output["url"].startswith(f"http://localhost/stream/{job['id']}/")
     assert found["started_at"] <= found["finished_at"]
     assert world.client().get("/v1/balance").json["held"] == "0"
+
+
+def test_a_job_with_some_of_its_pictures_says_so_and_is_charged_for_those(world: World) -> None:
+    before = Decimal(world.client().get("/v1/balance").json["available"])
+    job = world.submit(num_images_per_prompt=4)
+    world.succeed(b"picture")
+
+    found = world.client().get(f"/v1/jobs/{job['id']}").json
+
+    assert found["state"] == "succeeded"
+    assert found["error"] == {
+        "code": "partial_result",
+        "message": "1 of 4 pictures were made and charged.",
+    }
+    assert len(found["outputs"]) == 1
+    assert (found["units"], found["amount"]) == (job["units"], job["amount"])
+    assert Decimal(found["charged"]) * 4 == Decimal(found["amount"])
+    balance = world.client().get("/v1/balance").json
+    assert before - Decimal(balance["available"]) == Decimal(found["charged"])
+    assert balance["held"] == "0"
 
 
 def test_progress_follows_the_steps(world: World) -> None:

@@ -157,6 +157,7 @@ class World:
 
 def _output(name: str, key: str, data: bytes, job: Job) -> NewOutput:
     return NewOutput(
+        index=0,
         name=name,
         key=key,
         seed=job.params["seed"],

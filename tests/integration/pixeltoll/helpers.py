@@ -20,13 +20,22 @@ from tests import stage as stages
 from tests.stage import Stage
 
 
+# Built once: that takes longer than most commands.
+_COMMAND = get_command(cli.app)
+
+
 class Operator:
     """Runs commands as somebody at a terminal does."""
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
-        assert done.exit_code == status, done.output
-        return done.stdout
+        return self.ended(*arguments, status=status).stdout
+
+    def ended(self, *arguments: str, status: int = 0) -> Result:
+        """Run a command to its end; what it says on standard error is told, too."""
+        with mock.patch.object(testing, "_get_command", lambda _: _COMMAND):
+            ended = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        assert ended.exit_code == status, ended.output
+        return ended
 
     def json(self, *arguments: str, status: int = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", status=status))
@@ -40,6 +49,7 @@ class Operator:
         said = io.StringIO()
         with (
             mock.patch.object(sys, "argv", ["pixeltoll", *arguments]),
+            mock.patch.object(cli, "app", _COMMAND),
             contextlib.redirect_stderr(said),
             pytest.raises(SystemExit) as ended,
         ):
@@ -61,6 +71,7 @@ def outputs(job: Job) -> list[NewOutput]:
     """The pictures that a claimed job was to make."""
     return [
         NewOutput(
+            index=index,
             name=f"{index}.png",
             key=f"outputs/{job.id}/{job.attempt}/{index}.png",
             seed=index,

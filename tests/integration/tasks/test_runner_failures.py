@@ -164,7 +164,7 @@ def test_an_engine_that_loses_pictures_is_not_believed(stage: Stage, store: Obje
     runner, _ = stage.runner(Forgetful(), store)
     runner.serve()
     assert outcome(stage, job) == ("failed", 2, "inference_failed")
-    assert "1 pictures were made where 2 were asked" in str(stage.job(job.id).error_message)
+    assert "0 pictures were made where 1 were asked" in str(stage.job(job.id).error_message)
 
 
 def test_a_worker_that_fails_job_after_job_gives_up_itself_and_not_the_jobs(

@@ -35,6 +35,7 @@ HOLDS = {
 def outputs(job: Job) -> list[NewOutput]:
     return [
         NewOutput(
+            index=index,
             name=f"{index}.png",
             key=f"outputs/{job.id}/{job.attempt}/{index}.png",
             seed=index,
