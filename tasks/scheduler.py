@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -21,6 +22,7 @@ from tasks import chores, jobs, sweeps, telemetry, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.dispatch import Ringer
+from tasks.rerouting import Rerouter
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tasks.watchdog import Watchdog
@@ -40,8 +42,12 @@ class Sweeper:
         store: ObjectStore,
         ring: Callable[[jobs.Bell], None],
         settings: TaskSettings,
+        max_rate_age: timedelta = timedelta(days=1),
     ) -> None:
         """Take what a sweep works with."""
+        self._rerouter = Rerouter(
+            sessions, settings.reroute_after_s, settings.weights, max_rate_age
+        )
         self._sessions = sessions
         self._store = store
         self._ring = ring
@@ -49,7 +55,7 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Do every chore of the jobs once."""
-        for chore in (self.reclaim, self.expire, self.remind, self.forget_workers):
+        for chore in (self.reclaim, self.expire, self.remind, self.reroute, self.forget_workers):
             chores.attempt(chore)
 
     def tidy(self) -> None:
@@ -78,6 +84,11 @@ class Sweeper:
         for bell in bells:
             self._ring(bell)
 
+    def reroute(self) -> None:
+        """Move what waits for orchestrators that have gone silent to others."""
+        for bell in self._rerouter.reroute():
+            self._ring(bell)
+
     def clear(self) -> None:
         """Delete what lost attempts left behind, once no such attempt can still be writing."""
         with self._sessions.begin() as session:
@@ -103,7 +114,13 @@ def run() -> None:
     books = LedgerSettings()
     sessions = db.session_factory(db.make_engine(books.database_url))
     ringer = Ringer(make_celery(settings))
-    sweeper = Sweeper(sessions, ObjectStore.from_settings(settings), ringer.ring, settings)
+    sweeper = Sweeper(
+        sessions,
+        ObjectStore.from_settings(settings),
+        ringer.ring,
+        settings,
+        timedelta(seconds=books.max_rate_age_s),
+    )
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.routing import DEFAULT_WEIGHTS, Weights
+from tasks.workers import REMEMBERED_S
 
 
 class TaskSettings(BaseSettings):
@@ -112,6 +113,14 @@ class TaskSettings(BaseSettings):
         gt=0,
         validation_alias="PIXELTOLL_RING_AFTER_S",
         description="A queued job whose bell nobody answered is rung again after this long.",
+    )
+    reroute_after_s: float = Field(
+        60.0,
+        gt=0,
+        le=REMEMBERED_S,
+        validation_alias="PIXELTOLL_REROUTE_AFTER_S",
+        description="Queued jobs move to another orchestrator, within what is held for them, when "
+        "no worker has served their queue for this long.",
     )
     sweep_interval_s: float = Field(
         1.0,

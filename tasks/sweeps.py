@@ -84,7 +84,7 @@ def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]],
 
 
 # One index probe for each queue with jobs, however many jobs there are.
-_QUEUES = """
+QUEUES = """
 WITH RECURSIVE queues AS (
     (SELECT queue FROM jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
     UNION ALL
@@ -117,7 +117,7 @@ WITH queues AS (SELECT unnest(CAST(:queues AS varchar[])) AS queue)
 SELECT queues.queue, head.model_id, head.priority,
        extract(epoch FROM now() - head.available_at)::float AS waited_s
 """
-_FORGOTTEN = text(_QUEUES + _SILENT.format(heads=_HEADS))
+_FORGOTTEN = text(QUEUES + _SILENT.format(heads=_HEADS))
 _BACKLOGS = text(_GIVEN + _HEADS)
 
 

@@ -6,9 +6,10 @@ A worker's row is its heartbeat; only the database's clock tells whether it is s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, text
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,8 @@ from tasks.tables import Worker
 # A worker that has not been heard of for this long is not counted as live.
 SILENCE_S = 15
 HEARTBEAT_S = 5.0
+# For so long, it is known when a queue was served last.
+REMEMBERED_S = 3_600
 # What is queued is summed up over this many jobs of a queue, so that a deep one costs no more.
 BACKLOG_JOBS = 100
 
@@ -49,13 +52,21 @@ def heartbeat(
 
 
 def leave(session: Session, worker_id: str) -> None:
-    """Say that a worker is gone."""
-    session.execute(delete(Worker).where(Worker.id == worker_id))
+    """Say that a worker is gone: silent from now on.
+
+    Its row stays for a while, and says when its queues were served last.
+    """
+    silent = func.now() - _seconds(SILENCE_S)
+    session.execute(
+        update(Worker)
+        .where(Worker.id == worker_id)
+        .values(heartbeat_at=func.least(Worker.heartbeat_at, silent))
+    )
 
 
 def forget_silent(session: Session) -> None:
-    """Drop the rows of workers that died long ago without a word."""
-    long_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 20 * SILENCE_S)
+    """Drop the rows of workers that were heard of last long ago."""
+    long_ago = func.now() - _seconds(REMEMBERED_S)
     session.execute(delete(Worker).where(Worker.heartbeat_at < long_ago))
 
 
@@ -102,4 +113,8 @@ def candidates(session: Session, offers: Sequence[LiveOffer]) -> list[routing.Ca
 
 
 def _heard_of() -> ColumnElement[bool]:
-    return Worker.heartbeat_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, SILENCE_S)
+    return Worker.heartbeat_at > func.now() - _seconds(SILENCE_S)
+
+
+def _seconds(count: float) -> ColumnElement[Any]:
+    return func.make_interval(0, 0, 0, 0, 0, 0, count)

@@ -37,7 +37,7 @@ def test_a_silent_worker_is_not_live_and_is_forgotten_in_time(stage: Stage) -> N
         workers.forget_silent(session)
     stage.heartbeat(queues=[queue()])
     assert is_served(stage, queue())
-    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '10 minutes'")
+    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '61 minutes'")
     with stage.sessions.begin() as session:
         workers.forget_silent(session)
         assert session.connection().exec_driver_sql("SELECT count(*) FROM workers").scalar() == 0
