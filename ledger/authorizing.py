@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import CTE, Row, Select, column, select, text, true
+from sqlalchemy import CTE, ColumnElement, Row, Select, column, select, text, true
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
@@ -188,21 +188,27 @@ def _exchange(quote: Quote, limit: Limit) -> dict[str, object]:
     }
 
 
-_FUNDS = (
-    text("""
+def _cte(name: str, sql: str, *columns: ColumnElement[Any]) -> CTE:
+    # On one line, because psycopg keeps what it has parsed of a statement up to 4096 bytes only.
+    return text(" ".join(sql.split())).columns(*columns).cte(name)
+
+
+_FUNDS = _cte(
+    "funds",
+    """
     SELECT available.id AS available_id, available.balance, held.id AS held_id
       FROM accounts available
       JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
      WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
        AND available.currency = :currency
        FOR NO KEY UPDATE OF available
-    """)
-    .columns(column("balance", AMOUNT))
-    .cte("funds")
+    """,
+    column("balance", AMOUNT),
 )
 
-_HOLD = (
-    text("""
+_HOLD = _cte(
+    "hold",
+    """
     INSERT INTO holds (reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id, units,
                        price_per_unit, pixels_per_unit, limit_price_per_unit,
                        limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
@@ -216,31 +222,30 @@ _HOLD = (
       FROM funds WHERE funds.balance >= :amount
     ON CONFLICT (reference) WHERE supersedes IS NULL DO NOTHING
     RETURNING *
-    """)
-    .columns(*Hold.__table__.columns)
-    .cte("hold")
+    """,
+    *Hold.__table__.columns,
 )
 
-_ENTRY = (
-    text("""
+_ENTRY = _cte(
+    "entry",
+    """
     INSERT INTO entries (kind, currency, hold_id)
     SELECT 'hold', :currency, hold.id FROM hold
     RETURNING id
-    """)
-    .columns(column("id"))
-    .cte("entry")
+    """,
+    column("id"),
 )
 
-_POSTING = (
-    text("""
+_POSTING = _cte(
+    "posting",
+    """
     INSERT INTO postings (entry_id, account_id, amount)
     SELECT entry.id, line.account_id, line.amount FROM entry, funds,
            LATERAL (VALUES (funds.available_id, -CAST(:amount AS numeric)),
                            (funds.held_id, :amount)) AS line (account_id, amount)
     RETURNING id
-    """)
-    .columns(column("id"))
-    .cte("posting")
+    """,
+    column("id"),
 )
 
 
@@ -263,7 +268,8 @@ def _together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
 
     All but the balance are none when the hold is refused.
     """
-    made = companion.insert(_HOLD).returning(*companion.entity.__table__.columns).cte("made")
+    # By a short name, because it stands before every column.
+    made = companion.insert(_HOLD).returning(*companion.entity.__table__.columns).cte("m")
     return (
         select(
             _FUNDS.c.balance,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import CTE, bindparam, select
+from sqlalchemy import CTE, bindparam, text
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -21,7 +21,11 @@ _OWN = (
     *("id", "idempotency_key", "request_hash", "queue", "batch_key", "params", "input_key"),
     *("num_images", "priority"),
 )
-_SHARED = ("gateway_id", "orchestrator_id", "pipeline", "model_id", "units")
+_OF_HOLD = {
+    **{name: name for name in ("gateway_id", "orchestrator_id", "pipeline", "model_id", "units")},
+    "id": "hold_id",
+    "expires_at": "deadline",
+}
 
 
 def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> Job:
@@ -42,9 +46,11 @@ def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> Job:
 def _insert(hold: CTE) -> Insert:
     columns = Job.__table__.columns
     own = [bindparam(f"new_{name}", type_=columns[name].type) for name in _OWN]
-    shared = [hold.c[name] for name in _SHARED]
-    names = [*_OWN, *_SHARED, "hold_id", "deadline"]
-    return insert(Job).from_select(names, select(*own, *shared, hold.c.id, hold.c.expires_at))
+    values = ", ".join(
+        [f":{bind.key}" for bind in own] + [f"{hold.name}.{name}" for name in _OF_HOLD]
+    )
+    selected = text(f"SELECT {values} FROM {hold.name}").bindparams(*own).columns()  # noqa: S608  names
+    return insert(Job).from_select([*_OWN, *_OF_HOLD.values()], selected)
 
 
 _WITH_JOB = Companion(Job, _insert)
