@@ -6,11 +6,12 @@ import contextlib
 import io
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import pytest
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from pixeltoll import cli
 from tasks import claims
@@ -19,9 +20,16 @@ from tasks.tables import Job
 from tests import stage as stages
 from tests.stage import Stage
 
-
 # Built once: that takes longer than most commands.
 _COMMAND = get_command(cli.app)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command said."""
+
+    stdout: str
+    stderr: str
 
 
 class Operator:
@@ -30,12 +38,17 @@ class Operator:
     def run(self, *arguments: str, status: int = 0) -> str:
         return self.ended(*arguments, status=status).stdout
 
-    def ended(self, *arguments: str, status: int = 0) -> Result:
-        """Run a command to its end; what it says on standard error is told, too."""
-        with mock.patch.object(testing, "_get_command", lambda _: _COMMAND):
-            ended = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
-        assert ended.exit_code == status, ended.output
-        return ended
+    def ended(self, *arguments: str, status: int = 0) -> Ended:
+        """Run a command to its end."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            _COMMAND.main(list(arguments), "pixeltoll")
+        assert ended.value.code == status, err.getvalue()
+        return Ended(out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str, status: int = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", status=status))

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
-from typer.testing import CliRunner
 
 from ledger.db import session_factory as make_session_factory
-from pixeltoll.cli import app
 from tasks.settings import TaskSettings
 from tests import stage as stages
 from tests.databases import ReusedDatabase
@@ -173,7 +171,7 @@ def test_a_limit_for_a_model_that_nobody_offers_is_set_with_a_warning(
     operator, stage, _ = world
     scope = ("--pipeline", "text-to-image", "--model", "acme/none")
 
-    said = CliRunner().invoke(app, [*SET, "1", *scope])
+    said = operator.ended(*SET, "1", *scope)
 
     assert said.stdout == "studio pays at most 1 USD per pixel for acme/none.\n"
     assert said.stderr.startswith("Warning: Nobody offers text-to-image with 'acme/none'")
