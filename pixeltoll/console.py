@@ -57,6 +57,14 @@ def show(facts: Mapping[str, object], *, as_json: bool) -> None:
         _out.print(f"{name:<{width}}  {_cell(value)}", markup=False)
 
 
+def tell(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Write what was done: a line for the operator, or its facts as a JSON object."""
+    if as_json:
+        show(facts, as_json=True)
+    else:
+        say(text)
+
+
 def show_all(
     columns: Sequence[str], rows: Sequence[Mapping[str, object]], *, as_json: bool
 ) -> None:

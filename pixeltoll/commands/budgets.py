@@ -11,8 +11,8 @@ from api import auth
 from api.errors import UnknownKey
 from ledger import accounts, budgets
 from ledger.tables import Gateway
-from pixeltoll.commands.common import Amount, AsJson, GatewayName, books
-from pixeltoll.console import say, show_all
+from pixeltoll.commands.common import SIGNED, Amount, AsJson, GatewayName, books
+from pixeltoll.console import show_all, tell
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
 
@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(budget_app, name="budget")
 
 
-@budget_app.command("set")
+@budget_app.command("set", context_settings=SIGNED)
 def set_budget(
     gateway: GatewayName,
     period: Period,
@@ -59,7 +59,11 @@ def list_budgets(
 
 @budget_app.command("remove")
 def remove_budget(
-    gateway: GatewayName, period: Period, key: Key = None, data_dir: DataDir = DEFAULT_DIR
+    gateway: GatewayName,
+    period: Period,
+    key: Key = None,
+    data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Take a budget away: spending is bounded by the balance again, and by the other budgets."""
     with books(data_dir) as session:
@@ -68,7 +72,9 @@ def remove_budget(
             whose = f"API key {key}" if key else gateway
             message = f"period: there is no budget of {whose} by {period}."
             raise BadArgument(message)
-    say(f"The budget of {f'API key {key} of ' if key else ''}{gateway} by {period} is removed.")
+    whose = f"API key {key} of {gateway}" if key else gateway
+    facts = {"gateway": gateway, "period": period, "api_key_id": key, "removed": True}
+    tell(f"The budget of {whose} by {period} is removed.", facts, as_json=as_json)
 
 
 def _owner(session: Session, gateway: str, key: str | None) -> Gateway:

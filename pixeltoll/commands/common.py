@@ -40,6 +40,8 @@ Model = Annotated[str | None, typer.Option(help="For this model only; needs --pi
 How = Annotated[Format, typer.Option("--format", help="How to write it.")]
 Output = Annotated[Path, typer.Option(help="Write it to this file; - for standard output.")]
 Limit = Annotated[int, typer.Option(help="How many rows at most.", min=1)]
+# So that -1 is a number, which is refused by its field's name, and not an option that nobody knows.
+SIGNED = {"ignore_unknown_options": True}
 PRICE_COLUMNS = ("price_per_unit", "pixels_per_unit", "currency")
 
 

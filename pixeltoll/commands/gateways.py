@@ -11,7 +11,7 @@ from api import auth
 from ledger import accounts
 from ledger.tables import Gateway
 from pixeltoll.commands.common import AsJson, GatewayName, books, settlement_currency
-from pixeltoll.console import say, show, show_all
+from pixeltoll.console import show, show_all, tell
 from pixeltoll.run import DEFAULT_DIR, DataDir
 
 gateway_app = typer.Typer(no_args_is_help=True, help="Who pays.")
@@ -79,12 +79,14 @@ def revoke_key(
     gateway: GatewayName,
     key_id: Annotated[str, typer.Argument(help="The key's id, which is part of it.")],
     data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Revoke an API key: it opens nothing from now on."""
     with books(data_dir) as session:
         owner = accounts.find_gateway(session, gateway)
-        auth.revoke_key(session, owner.id, key_id)
-    say(f"Key {key_id} of {gateway} is revoked.")
+        row = auth.revoke_key(session, owner.id, key_id)
+        facts = {column: getattr(row, column) for column in _KEY_COLUMNS}
+    tell(f"Key {key_id} of {gateway} is revoked.", facts, as_json=as_json)
 
 
 def balance(gateway: GatewayName, data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ledger import accounts, money, refunds
 from ledger.tables import Charge
-from pixeltoll.commands.common import Amount, AsJson, GatewayName, books
+from pixeltoll.commands.common import SIGNED, Amount, AsJson, GatewayName, books
 from pixeltoll.console import show
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
@@ -21,8 +21,8 @@ from tasks.tables import Job
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
-    app.command("top-up")(top_up)
-    app.command("refund")(refund)
+    app.command("top-up", context_settings=SIGNED)(top_up)
+    app.command("refund", context_settings=SIGNED)(refund)
 
 
 def top_up(

@@ -11,6 +11,7 @@ from ledger.offers import Capability
 from ledger.tables import Offer
 from pixeltoll.commands.common import (
     PRICE_COLUMNS,
+    SIGNED,
     AsJson,
     OrchestratorName,
     PixelsPerUnit,
@@ -23,7 +24,7 @@ from pixeltoll.commands.common import (
     settlement_currency,
 )
 from pixeltoll.commands.imports import import_offers
-from pixeltoll.console import say, show, show_all
+from pixeltoll.console import show, show_all, tell
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks import workers
@@ -47,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(offer_app, name="offer")
 
 
-@offer_app.command("add")
+@offer_app.command("add", context_settings=SIGNED)
 def add_offer(  # noqa: PLR0913, PLR0917  an option each
     orchestrator: OrchestratorName,
     pipeline: PipelineName,
@@ -90,6 +91,7 @@ def withdraw_offer(
     pipeline: PipelineName,
     model_id: ModelId,
     data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Stop offering a capability. Jobs that are queued by the offer still run."""
     capability = Capability(pipeline, model_id)
@@ -101,7 +103,8 @@ def withdraw_offer(
             message = f"model_id: {orchestrator} does not offer {pipeline} with {model_id!r}."
             raise BadArgument(message)
         offers.withdraw(session, found[0])
-    say(f"{orchestrator} offers {pipeline} with {model_id} no more.")
+    facts = {"orchestrator": orchestrator, **vars(capability), "withdrawn": True}
+    tell(f"{orchestrator} offers {pipeline} with {model_id} no more.", facts, as_json=as_json)
 
 
 @offer_app.command("list")

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from ledger import accounts, money
 from ledger.tables import Orchestrator
 from pixeltoll.commands.common import AsJson, OrchestratorName, books, settlement_currency
-from pixeltoll.console import say, show, show_all
+from pixeltoll.console import show, show_all, tell
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks import registration
 
@@ -87,9 +87,11 @@ def revoke_key(
     orchestrator: OrchestratorName,
     key_id: Annotated[str, typer.Argument(help="The key's id, which is part of it.")],
     data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Revoke an orchestrator's key: workers that registered with it end."""
     with books(data_dir) as session:
         owner = accounts.find_orchestrator(session, orchestrator)
-        registration.revoke_key(session, owner.id, key_id)
-    say(f"Key {key_id} of {orchestrator} is revoked.")
+        row = registration.revoke_key(session, owner.id, key_id)
+        facts = {column: getattr(row, column) for column in _KEY_COLUMNS}
+    tell(f"Key {key_id} of {orchestrator} is revoked.", facts, as_json=as_json)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from ledger import rates, reports
 from ledger.settings import LedgerSettings
-from pixeltoll.commands.common import AsJson, books, moment
+from pixeltoll.commands.common import SIGNED, AsJson, books, moment
 from pixeltoll.console import show, show_all
 from pixeltoll.run import DEFAULT_DIR, DataDir
 
@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(rates_app, name="rates")
 
 
-@rates_app.command("set")
+@rates_app.command("set", context_settings=SIGNED)
 def set_rate(
     base: Annotated[str, typer.Argument(metavar="BASE", help="One of this currency ...")],
     quote: Annotated[str, typer.Argument(metavar="QUOTE", help="... in this one ...")],

@@ -52,7 +52,7 @@ def world(
     ("arguments", "message"),
     [
         # Prices that are none.
-        ((*ADD, "--", "-1"), BELOW),
+        ((*ADD, "-1"), BELOW),
         ((*ADD, "0"), BELOW),
         ((*ADD, "nan"), "price_per_unit: 'nan' is not a decimal number"),
         ((*ADD, "Infinity"), "price_per_unit: 'Infinity' is not a decimal number"),
@@ -64,7 +64,7 @@ def world(
         ((*ADD, "1", "--valid-from", "soon"), "valid_from: 'soon' must be a time with its zone"),
         ((*ADD, "1", "--valid-from", "2026-11-30"), "valid_from: '2026-11-30' must be a time"),
         (("offer", "withdraw", "rig", "text-to-image", "acme/none"), "model_id: rig does not"),
-        ((*SET, "--", "-1"), BELOW),
+        ((*SET, "-1"), BELOW),
         ((*SET, "0"), BELOW),
         ((*SET, "nan"), "price_per_unit: 'nan'"),
         ((*SET, DIGITS), "price_per_unit: has more than 18 decimals"),
@@ -73,7 +73,7 @@ def world(
         ((*SET, "1", "--model", "acme/small"), "--model needs --pipeline"),
         # Amounts that are none.
         (("top-up", "studio", "0"), "amount: must be greater than zero"),
-        (("top-up", "studio", "--", "-5"), "amount: must be greater than zero"),
+        (("top-up", "studio", "-5"), "amount: must be greater than zero"),
         (("top-up", "studio", "nan"), "amount: 'nan' is not a decimal number"),
         (("top-up", "studio", DIGITS), "amount: has more than 18 decimals"),
         (("top-up", "studio", "1e400"), "amount: is out of range"),
@@ -91,7 +91,7 @@ def world(
         ((*RATE, "1", "--source", ""), "source: must be 1 to 200"),
         # Budgets.
         (("budget", "set", "studio", "week", "1"), "period: must be one of day, month"),
-        (("budget", "set", "studio", "day", "--", "-1"), "amount: must be zero or more"),
+        (("budget", "set", "studio", "day", "-1"), "amount: must be zero or more"),
         (("budget", "set", "studio", "day", "much"), "amount: 'much' is not a decimal number"),
         (("budget", "set", "studio", "day", "1", "--key", "nokey"), "has no API key 'nokey'"),
         (("budget", "remove", "studio", "day"), "period: there is no budget of studio by day"),

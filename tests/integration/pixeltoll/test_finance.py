@@ -55,8 +55,9 @@ def test_a_withdrawn_offer_is_offered_no_more(operator: Operator) -> None:
     operator.run("orchestrator", "create", "gpus")
     operator.run("offer", "add", "gpus", "text-to-image", "some/model", "1")
 
-    operator.run("offer", "withdraw", "gpus", "text-to-image", "some/model")
+    told = operator.json("offer", "withdraw", "gpus", "text-to-image", "some/model")
 
+    assert (told["model_id"], told["withdrawn"]) == ("some/model", True)
     assert operator.rows("offer", "list") == []
     said = operator.complaint("offer", "withdraw", "gpus", "text-to-image", "some/model")
     assert "model_id: gpus does not offer" in said
