@@ -34,6 +34,8 @@ from ledger.errors import (
 )
 from ledger.limits import Limit
 from ledger.money import unit_price
+from ledger.reassign import reassign
+from ledger.tables import Hold
 from tests.integration.ledger.helpers import ANY_PRICE, LATER, Book, Party, new_book
 
 T = TypeVar("T")
@@ -237,7 +239,7 @@ class Market:
         """Trade for a while; returns how often each operation was done or refused."""
         dice = random.Random(seed)
         done: Counter[str] = Counter()
-        actions = [self.hold] * 4 + [self.capture] * 2 + [self.void, self.expire]
+        actions = [self.hold] * 4 + [self.capture] * 2 + [self.void, self.expire, self.move]
         actions += [self.top_up, self.refund, self.set_budget, self.take_snapshots]
         actions += [self.pay_out, self.mark_paid, self.reverse]
         for _ in range(25):
@@ -296,6 +298,14 @@ class Market:
         charges = holds.capture(session, dict.fromkeys(self.some(dice), 1))
         return lambda: self.charged.extend(charge.hold_id for charge in charges)
 
+    def move(self, session: Session, dice: random.Random) -> Callable[[], None]:
+        if not self.held:
+            return lambda: None
+        hold = session.get_one(Hold, dice.choice(self.held))
+        offer = next(one.offer for one in self.parties if one.gateway_id == hold.gateway_id)
+        found = reassign(session, hold.id, offers.quote(offer, hold.units))
+        return lambda: self.held.append(found)
+
     def void(self, session: Session, dice: random.Random) -> Callable[[], None]:
         holds.void(session, self.some(dice))
         return lambda: None
@@ -331,6 +341,7 @@ def test_thirty_two_threads_of_everything(book: Book) -> None:
     for action in (
         "hold",
         "capture",
+        "move",
         "void",
         "expire",
         "top_up",

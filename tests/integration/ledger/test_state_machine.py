@@ -38,6 +38,7 @@ from ledger.errors import (
     ReferenceReused,
 )
 from ledger.money import EXACT
+from ledger.reassign import reassign
 from tests.integration.ledger.helpers import ANY_PRICE, LATER, Party, open_party
 
 QUANTA = 10**18
@@ -310,6 +311,26 @@ class Books(RuleBasedStateMachine):
             hold = self.model.holds[one]
             hold.state = state
             self.model.available[hold.who] += TERMS[hold.who].cost(hold.units)
+
+    @precondition(lambda self: self.any_hold("open"))
+    @rule(picks=picks)
+    def move(self, picks: list[int]) -> None:
+        """Put other holds in the place of some: funds and budgets see no difference."""
+        for one in self.pick(picks, "open"):
+            hold = self.model.holds[one]
+            terms, party = TERMS[hold.who], self.parties[hold.who]
+            own_rates = self.rates[terms.currency]
+            with self.sessions.begin() as session:
+                more = offers.quote(party.offer, hold.units + 1, own_rates)
+                with pytest.raises(InvalidAmount):
+                    reassign(session, one, more)
+                quote = offers.quote(party.offer, hold.units, own_rates)
+                moved = reassign(session, one, quote)
+                with pytest.raises(HoldAlreadyResolved):
+                    reassign(session, one, quote)
+            hold.state = "voided"
+            fee_rate = self.model.fee_rates[hold.who]
+            self.model.holds[moved] = ModelHold(hold.who, hold.units, fee_rate)
 
     @precondition(lambda self: self.any_hold(*RESOLVED))
     @rule(picks=picks)
