@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from ledger.offers import LiveOffer
 from tasks import routing
@@ -65,9 +65,21 @@ def leave(session: Session, worker_id: str) -> None:
 
 
 def forget_silent(session: Session) -> None:
-    """Drop the rows of workers that were heard of last long ago."""
-    long_ago = func.now() - _seconds(REMEMBERED_S)
-    session.execute(delete(Worker).where(Worker.heartbeat_at < long_ago))
+    """Drop the rows of workers that were heard of last long ago.
+
+    Earlier, where another one has served the same queues since: of a worker that crashes and is
+    restarted again and again, there are not more and more rows.
+    """
+    later = aliased(Worker)
+    served_since = (
+        select(later.id)
+        .where(later.orchestrator_id == Worker.orchestrator_id)
+        .where(later.queues.contains(Worker.queues), later.heartbeat_at > Worker.heartbeat_at)
+        .exists()
+    )
+    silent = Worker.heartbeat_at < func.now() - _seconds(20 * SILENCE_S)
+    long_ago = Worker.heartbeat_at < func.now() - _seconds(REMEMBERED_S)
+    session.execute(delete(Worker).where(long_ago | (silent & served_since)))
 
 
 # Written out, because every submission asks it: building a statement costs more than running it.

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from tasks.keeper import NOT_REGISTERED
 from tasks.watchdog import STALLED
 from tests.fakes import KILLS
 from tests.faults import roles
@@ -103,4 +104,20 @@ def test_a_worker_whose_device_hangs_ends_itself_and_its_job_is_done_by_another(
         house.start_worker()
         house.wait_until_done()
     assert house.stage.job(job.id).attempt == 2
+    house.assert_sound()
+
+
+def test_a_worker_whose_key_is_revoked_ends_and_its_job_runs_elsewhere(house: House) -> None:
+    job = house.stage.submit("a cat")
+    # A heartbeat is due twice within the time that makes a stall.
+    worker = house.start_worker(step_s=60, PIXELTOLL_WORKER_STALL_S="2")
+    eventually(lambda: house.count("state = 'running'"))
+    house.stage.execute("UPDATE orchestrator_keys SET revoked_at = now()")
+    assert worker.wait() == NOT_REGISTERED
+    assert worker.said("worker_not_registered")
+    house.stage.execute("UPDATE orchestrator_keys SET revoked_at = NULL")
+    with house.sweeping():
+        house.start_worker()
+        house.wait_until_done()
+    assert house.stage.states([job]) == ["succeeded"]
     house.assert_sound()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select
 
 from ledger import accounts, offers
 from ledger.offers import Capability, LiveOffer
 from tasks import worker, workers
 from tasks.errors import NoOffer
+from tasks.tables import Worker
 from tests import stage as stages
 from tests.fakes import FakeEngine
 from tests.stage import IMAGE, OTHER, OWNER, SMALL, TEXT, UNLOADABLE, Stage, queue
@@ -29,18 +31,43 @@ def test_a_worker_is_live_from_its_heartbeat_until_it_leaves(stage: Stage) -> No
     assert not is_served(stage, queue())
 
 
+def known(stage: Stage) -> list[object]:
+    """Forget who is to be forgotten, and return who is left."""
+    with stage.sessions.begin() as session:
+        workers.forget_silent(session)
+        return list(session.scalars(select(Worker.id).order_by(Worker.id)))
+
+
+def silence(stage: Stage, worker_id: str, span: str) -> None:
+    stage.execute(
+        "UPDATE workers SET heartbeat_at = now() - CAST(:span AS interval) WHERE id = :id",
+        span=span,
+        id=worker_id,
+    )
+
+
 def test_a_silent_worker_is_not_live_and_is_forgotten_in_time(stage: Stage) -> None:
     stage.heartbeat(queues=[queue()])
-    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '16 s'")
+    silence(stage, "w", "16 s")
     assert not is_served(stage, queue())
-    with stage.sessions.begin() as session:
-        workers.forget_silent(session)
+    assert known(stage) == ["w"]
     stage.heartbeat(queues=[queue()])
     assert is_served(stage, queue())
-    stage.execute("UPDATE workers SET heartbeat_at = now() - interval '61 minutes'")
-    with stage.sessions.begin() as session:
-        workers.forget_silent(session)
-        assert session.connection().exec_driver_sql("SELECT count(*) FROM workers").scalar() == 0
+    silence(stage, "w", "59 minutes")
+    assert known(stage) == ["w"], "so it is known when the queue was served last"
+    silence(stage, "w", "61 minutes")
+    assert known(stage) == []
+
+
+def test_a_silent_worker_is_forgotten_sooner_when_another_took_its_place(stage: Stage) -> None:
+    for worker_id, queues, span in (
+        ("a", [queue()], "5 minutes 1 second"),
+        ("b", [queue()], "6 minutes"),
+        ("c", [queue(), queue(OTHER)], "7 minutes"),
+    ):
+        stage.heartbeat(worker_id, queues=queues)
+        silence(stage, worker_id, span)
+    assert known(stage) == ["a", "c"], "nobody else has served the other queue since"
 
 
 def offered(stage: Stage, *models: str, owner: str = OWNER) -> list[LiveOffer]:
