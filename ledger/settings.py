@@ -34,8 +34,9 @@ class LedgerSettings(BaseSettings):
         description="A JSON file of exchange rates that the scheduler reads every minute.",
     )
     audit_interval_s: float = Field(
-        3600.0,
+        86_400.0,
         validation_alias="PIXELTOLL_AUDIT_INTERVAL_S",
         gt=0,
-        description="How often the scheduler audits the books. It reads all of them.",
+        description="How often the scheduler audits the books. It reads all of them: minutes, for "
+        "ten million postings.",
     )
