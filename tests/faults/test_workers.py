@@ -66,10 +66,8 @@ def test_a_worker_that_is_told_to_leave_ends_its_batch_and_leaves_the_rest(
         assert worker.wait() == 0
     assert house.stage.states(some) == ["succeeded", "queued", "queued"]
     # Its row stays for a while, and is silent at once.
-    live = (
-        "SELECT count(*) FROM workers WHERE heartbeat_at > now() - make_interval(secs => :silence)"
-    )
-    assert house.stage.scalar(live, silence=SILENCE_S) == 0
+    live = "SELECT count(*) FROM workers WHERE heartbeat_at > now() - make_interval(secs => :s)"
+    assert house.stage.scalar(live, s=SILENCE_S) == 0
     house.assert_sound()
 
 
