@@ -158,7 +158,6 @@ def top_up(session: Session, gateway_id: UUID, amount: Decimal, reference: str) 
     exact = exact_amount(amount)
     if exact <= 0:
         raise InvalidAmount("amount", "must be greater than zero")
-    name = f"top-up:{journal.checked_reference(reference)}"
     account = session.execute(
         select(Account.id, Account.currency).where(
             Account.gateway_id == gateway_id, Account.kind == "available"
@@ -169,7 +168,7 @@ def top_up(session: Session, gateway_id: UUID, amount: Decimal, reference: str) 
     funding = platform_account(session, "funding", account.currency)
     # copy_negate, because a minus sign rounds to 28 digits.
     lines = {funding: exact.copy_negate(), account.id: exact}
-    return journal.post(session, "top_up", name, account.currency, lines)
+    return journal.post(session, "top_up", reference, account.currency, lines)
 
 
 def balance(session: Session, gateway_id: UUID) -> Balance:

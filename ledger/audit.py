@@ -33,6 +33,17 @@ CHECKS: Mapping[str, str] = {
     "a posting of no entry": """
         SELECT p.id AS posting_id, p.entry_id
           FROM postings p LEFT JOIN entries e ON e.id = p.entry_id WHERE e.id IS NULL""",
+    "an entry or a charge of no hold, or a charge of no capture": """
+        SELECT e.id AS entry_id, e.hold_id
+          FROM entries e LEFT JOIN holds h ON h.id = e.hold_id
+         WHERE e.hold_id IS NOT NULL AND h.id IS NULL
+         UNION ALL
+        SELECT c.entry_id, c.hold_id
+          FROM charges c
+          LEFT JOIN holds h ON h.id = c.hold_id
+          LEFT JOIN entries e
+                 ON e.id = c.entry_id AND e.hold_id = c.hold_id AND e.kind = 'capture'
+         WHERE h.id IS NULL OR e.id IS NULL""",
     "a balance that is not the sum of its postings": """
         SELECT a.id AS account_id, a.kind, a.balance, coalesce(sum(p.amount), 0) AS posted
           FROM accounts a LEFT JOIN postings p ON p.account_id = a.id

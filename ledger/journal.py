@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Literal, TypeAlias
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -16,7 +17,12 @@ from sqlalchemy.orm import Session
 from ledger.errors import InvalidName, ReferenceReused
 from ledger.tables import Entry, Posting
 
+# The kinds of entry that a caller names by a reference.
+Named: TypeAlias = Literal["top_up", "refund"]
+
 _MAX_REFERENCE = 200
+# The books keep the references of each kind apart, and nobody else sees how.
+_PREFIXES: Mapping[str, str] = {"top_up": "top-up:", "refund": "refund:"}
 
 # One statement, because the database looks at an entry and its lines when the statement ends.
 _POST = text("""
@@ -45,23 +51,39 @@ def checked_reference(reference: str) -> str:
     return reference
 
 
+def kept_reference(kind: Named, reference: str) -> str:
+    """Return how the books keep a caller's reference of a kind of entry.
+
+    Raises:
+        InvalidName: It is not 1 to 200 printable characters.
+    """
+    return f"{_PREFIXES[kind]}{checked_reference(reference)}"
+
+
+def given_reference(entry: Entry) -> str:
+    """Return the reference of an entry as its caller gave it."""
+    return (entry.reference or "").removeprefix(_PREFIXES.get(entry.kind, ""))
+
+
 def post(
-    session: Session, kind: str, reference: str, currency: str, lines: Mapping[int, Decimal]
+    session: Session, kind: Named, reference: str, currency: str, lines: Mapping[int, Decimal]
 ) -> Entry:
     """Write an entry with `lines` (account id to signed amount) that add up to zero.
 
     The same reference with the same facts returns the entry written before.
 
     Raises:
+        InvalidName: The reference is not 1 to 200 printable characters.
         ReferenceReused: The reference belongs to an entry with other facts.
         sqlalchemy.exc.IntegrityError: The lines do not balance, are not what the kind of entry
             posts, or would take a gateway's balance below zero.
     """
+    kept = kept_reference(kind, reference)
     entry: Entry | None = session.scalars(
         select(Entry).from_statement(_POST),
         {
             "kind": kind,
-            "reference": reference,
+            "reference": kept,
             "currency": currency,
             "accounts": list(lines.keys()),
             "amounts": list(lines.values()),
@@ -70,7 +92,7 @@ def post(
     if entry is not None:
         return entry
     # The statement waited for whoever wrote the reference first, so the entry can be seen now.
-    earlier = session.scalars(select(Entry).where(Entry.reference == reference)).one()
+    earlier = session.scalars(select(Entry).where(Entry.reference == kept)).one()
     posted = session.execute(
         select(Posting.account_id, Posting.amount).where(Posting.entry_id == earlier.id)
     )

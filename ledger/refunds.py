@@ -16,12 +16,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ledger.errors import InvalidAmount, ReferenceReused, UnknownCharge
-from ledger.journal import checked_reference
+from ledger.journal import given_reference, kept_reference
 from ledger.money import EXACT, plain, split_refund
 from ledger.money import amount as exact_amount
 from ledger.tables import Account, Charge, Entry, Refund
 
-_PREFIX = "refund:"
 _REFUND = text("""
 WITH entry AS (
     INSERT INTO entries (kind, reference, currency) VALUES ('refund', :reference, :currency)
@@ -83,7 +82,7 @@ def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> 
     exact = exact_amount(amount)
     if exact <= 0:
         raise InvalidAmount("amount", "must be greater than zero")
-    name = f"{_PREFIX}{checked_reference(reference)}"
+    name = kept_reference("refund", reference)
     charge = _lock_charge(session, hold_id)
     earlier = _earlier(session, name, hold_id, exact)
     if earlier is not None:
@@ -123,20 +122,20 @@ def history(session: Session, hold_id: UUID) -> History:
     if charge is None:
         raise UnknownCharge(hold_id)
     rows = session.execute(
-        select(Refund, Entry.reference)
+        select(Refund, Entry)
         .join(Entry, Entry.id == Refund.entry_id)
         .where(Refund.hold_id == hold_id)
         .order_by(Refund.entry_id)
     )
     given = tuple(
         GivenBack(
-            (reference or "").removeprefix(_PREFIX),
+            given_reference(entry),
             row.amount,
             row.platform_fee,
             row.orchestrator_payment,
             row.created_at,
         )
-        for row, reference in rows
+        for row, entry in rows
     )
     # Summed here: in between the two reads, another refund may have come.
     refunded = Decimal(0)
@@ -176,5 +175,5 @@ def _earlier(session: Session, reference: str, hold_id: UUID, amount: Decimal) -
         return None
     entry, refunded_hold, refunded = row
     if (refunded_hold, refunded) != (hold_id, amount):
-        raise ReferenceReused(reference)
+        raise ReferenceReused(given_reference(entry))
     return entry

@@ -139,7 +139,8 @@ def spend(
 
 _STATEMENT = text("""
 SELECT p.id AS posting_id, e.created_at AS posted_at, e.kind,
-       coalesce(e.reference, h.reference) AS reference, e.currency, p.amount
+       coalesce(substr(e.reference, strpos(e.reference, ':') + 1), h.reference) AS reference,
+       e.currency, p.amount
   FROM postings p
   JOIN entries e ON e.id = p.entry_id
   LEFT JOIN holds h ON h.id = e.hold_id
@@ -156,7 +157,8 @@ def statement(
 ) -> Sequence[RowMapping]:
     """Return a page of what moved a gateway's available balance, newest first.
 
-    `before` is the `posting_id` to go on from. Above zero came in, below zero went out.
+    `before` is the `posting_id` to go on from. Above zero came in, below zero went out. References
+    are as they were given: the books keep those of each kind apart by a prefix.
 
     Raises:
         UnknownGateway: There is no such gateway.

@@ -389,7 +389,7 @@ class Entry(Base):
     kind: Mapped[str]
     reference: Mapped[str | None] = mapped_column(unique=True)
     currency: Mapped[str]
-    hold_id: Mapped[UUID | None] = mapped_column(ForeignKey("holds.id"))
+    hold_id: Mapped[UUID | None]
     payout_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("payouts.id"))
     created_at: Mapped[datetime] = _created()
 
@@ -443,11 +443,11 @@ class Charge(Base):
         Index("ix_charges_day", "day", postgresql_using="brin"),
     )
 
-    hold_id: Mapped[UUID] = mapped_column(ForeignKey("holds.id"), primary_key=True)
-    entry_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("entries.id"), unique=True)
+    hold_id: Mapped[UUID] = mapped_column(primary_key=True)
+    entry_id: Mapped[int] = mapped_column(BigInteger, unique=True)
     reference: Mapped[str] = mapped_column(unique=True)
-    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
-    orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
+    gateway_id: Mapped[UUID]
+    orchestrator_id: Mapped[UUID]
     pipeline: Mapped[str]
     model_id: Mapped[str]
     units: Mapped[int] = mapped_column(BigInteger)

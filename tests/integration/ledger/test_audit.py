@@ -50,6 +50,13 @@ FAULTS = {
     "UPDATE holds SET reference = 'one', supersedes = id": [
         "a job with two holds that are open or charged"
     ],
+    "UPDATE charges SET hold_id = gen_random_uuid()": [
+        "an entry or a charge of no hold, or a charge of no capture"
+    ],
+    "UPDATE entries SET kind = 'void' WHERE kind = 'capture'": [
+        "an entry or a charge of no hold, or a charge of no capture",
+        "a hold whose state is not what its entries say",
+    ],
     "DELETE FROM charges": [
         "a captured hold without its charge, or a charge of another",
         "earnings that are not charges less refunds and payouts",
