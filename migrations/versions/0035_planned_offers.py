@@ -3,7 +3,7 @@
 The journal's view shows references as they were given, without what keeps those of each kind apart.
 """
 
-from alembic import context, op
+from alembic import op
 
 revision = "0035_planned_offers"
 down_revision = "0034_supersede"
@@ -13,7 +13,8 @@ depends_on = None
 # A withdrawal of an offer that holds supersedes it; one of an offer that is planned names it.
 OFFERS = """
 ALTER TABLE offers
-    ADD COLUMN withdraws bigint CONSTRAINT fk_offers_withdraws_offers REFERENCES offers,
+    ADD COLUMN withdraws bigint
+        CONSTRAINT fk_offers_withdraws_offers REFERENCES offers,
     ADD CONSTRAINT ck_offers_withdraws_is_withdrawn CHECK (withdraws IS NULL OR withdrawn);
 CREATE UNIQUE INDEX uq_offers_withdraws ON offers (withdraws) WHERE withdraws IS NOT NULL;
 CREATE TRIGGER written_now BEFORE INSERT ON offers FOR EACH ROW
@@ -29,21 +30,30 @@ ALTER TABLE offers
     DROP COLUMN withdraws;
 """
 
-KEPT = "coalesce(e.reference, h.reference, b.reference)"
-GIVEN = """coalesce(substr(e.reference, strpos(e.reference, ':') + 1), h.reference,
-                b.reference)"""
+JOURNAL = """
+CREATE OR REPLACE VIEW ledger_journal AS
+SELECT p.id AS posting_id, p.entry_id, e.created_at AS posted_at, e.kind,
+       coalesce({reference}, h.reference, b.reference) AS reference, a.kind AS account,
+       coalesce(g.name, o.name, 'platform') AS owner, e.currency,
+       CASE WHEN p.amount < 0 THEN -p.amount END AS debit,
+       CASE WHEN p.amount > 0 THEN p.amount END AS credit
+  FROM postings p
+  JOIN entries e ON e.id = p.entry_id
+  JOIN accounts a ON a.id = p.account_id
+  LEFT JOIN holds h ON h.id = e.hold_id
+  LEFT JOIN payouts y ON y.id = e.payout_id
+  LEFT JOIN payout_batches b ON b.id = y.batch_id
+  LEFT JOIN gateways g ON g.id = a.gateway_id
+  LEFT JOIN orchestrators o ON o.id = a.orchestrator_id;
+"""
+GIVEN = "substr(e.reference, strpos(e.reference, ':') + 1)"
 
 
 def upgrade() -> None:
     op.execute(OFFERS)
-    op.execute(_journal().replace(KEPT, GIVEN))
+    op.execute(JOURNAL.format(reference=GIVEN))
 
 
 def downgrade() -> None:
-    op.execute(_journal())
+    op.execute(JOURNAL.format(reference="e.reference"))
     op.execute(UNDO_OFFERS)
-
-
-def _journal() -> str:
-    view: str = context.script.get_revision("0008_payouts").module.JOURNAL
-    return view

@@ -9,8 +9,8 @@ never came.
 
 from alembic import op
 
-revision = "0035_sure_plans"
-down_revision = "0034_supersede"
+revision = "0036_sure_plans"
+down_revision = "0035_planned_offers"
 branch_labels = None
 depends_on = None
 
