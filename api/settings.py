@@ -51,7 +51,7 @@ class ApiSettings(BaseSettings):
         description="A job's deadline is at most this far away: its funds are held until then.",
     )
     max_waiting: int = Field(
-        6,
+        512,
         ge=1,
         validation_alias="PIXELTOLL_MAX_WAITING",
         description="Requests of one process that may wait for their job at the same time; "

@@ -19,7 +19,7 @@ from ledger.errors import LedgerError
 from pixeltoll import settings
 from pixeltoll.console import complain, say
 from pixeltoll.errors import PixeltollError
-from pixeltoll.processes import LOOPBACK, gunicorn
+from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
 from tasks.errors import TasksError
 
@@ -54,7 +54,7 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
-    threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = 8,
+    threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = THREADS,
     data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
     """Serve the API, on the servers that the environment names or else the data folder's."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import time
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -46,9 +45,6 @@ REFUSALS = (
     *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount),
     *(NoPriceLimit, OverPriceLimit, NoRate),
 )
-# A waiting poll looks often at first, for short jobs, and then ever less.
-_FIRST_PAUSE_S = 0.05
-_LAST_PAUSE_S = 0.5
 
 
 @bp.post("")
@@ -205,29 +201,19 @@ def _id(text: str) -> UUID:
 
 
 def _wait(runtime: Runtime, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
-    """Return when a job has ended, is gone, or time is over; holds no connection meanwhile.
+    """Return when a job has ended, is gone, or time is over.
 
     Waiting takes a thread. When this process has no more of them to spare, it does not wait.
     """
-    if not runtime.waiting.acquire(blocking=False):
-        return
-    try:
-        query = select(Job.state).where(Job.id == job_id, Job.gateway_id == gateway_id)
-        for pause in _pauses(time.monotonic() + seconds):
-            with runtime.reads() as session:
-                if session.scalar(query) in (None, *FINAL_STATES):
-                    return
-            time.sleep(pause)
-    finally:
-        runtime.waiting.release()
+    query = select(Job.state).where(Job.id == job_id, Job.gateway_id == gateway_id)
 
+    def is_over() -> bool:
+        with runtime.reads() as session:
+            return session.scalar(query) in (None, *FINAL_STATES)
 
-def _pauses(until: float) -> Iterator[float]:
-    """Yield how long to sleep, each a little longer, until the time is over."""
-    pause = _FIRST_PAUSE_S
-    while (left := until - time.monotonic()) > 0:
-        yield min(pause, left)
-        pause = min(pause * 1.5, _LAST_PAUSE_S)
+    with runtime.waiting.place() as has_place:
+        if has_place:
+            runtime.waiting.wait(job_id, seconds, is_over)
 
 
 def _filters(asked: JobsQuery) -> Iterator[ColumnElement[bool]]:

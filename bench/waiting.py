@@ -1,0 +1,162 @@
+"""What clients that wait for their jobs cost: those that submit meanwhile, and the database.
+
+One process of the API holds them all. Everybody who waits must be told of the end of the job; an
+answer that is late or missing stops the bench.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import text
+
+from api import auth
+from bench import backlog, engines, load
+from bench.load import Answers, Load
+from bench.measure import Row, compare, compare_percentile, interleave
+from bench.parts import Parts
+from tasks import jobs
+
+WAITERS = 500
+_SUBMITS_PER_S = 40
+_CONNECTIONS = 32
+_SECONDS = 5.0
+_IDLE_S = 10.0
+_WAIT_S = 60
+# Transactions of others in a second: a worker's heartbeat, and our own looking.
+_NOISE = 20
+_PATH = "/v1/jobs"
+_SERVED = engines.BACKLOGS[2]  # Eight at once, at no time.
+_BODY = json.dumps(
+    {
+        "pipeline": "text-to-image",
+        "model_id": _SERVED.model_id,
+        "prompt": "a red bicycle leaning against a blue door in the rain",
+        "width": engines.SIDE,
+        "height": engines.SIDE,
+    }
+)
+
+
+def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
+    """Compare submits beside those who wait with submits alone; count what waiting asks."""
+    with parts.sessions.begin() as session:
+        _, key = auth.create_key(session, parts.gateway_id, "waiting")
+    statements = _statements(parts, key, rounds, share)  # Before a worker adds its own.
+    parts.start_worker()
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    sent = Load(
+        parts.single_api_port,
+        _PATH,
+        [headers],
+        _BODY,
+        connections=_CONNECTIONS,
+        seconds=share * _SECONDS,
+        per_second=_SUBMITS_PER_S,
+    )
+    load.send(sent)
+    taken = interleave(
+        rounds, {"waiting": partial(_beside, parts, key, sent), "alone": partial(load.send, sent)}
+    )
+    for answers in (*taken["waiting"], *taken["alone"]):
+        answers.accepted()
+    what = f"submit, at {_SUBMITS_PER_S}/s beside {WAITERS} who wait (baseline: nobody waits)"
+    pairs = [[one.latencies_s for one in taken[arm]] for arm in ("waiting", "alone")]
+    return [
+        *(compare_percentile(what, percent, *pairs) for percent in (50, 99)),
+        statements,
+    ]
+
+
+def _beside(parts: Parts, key: str, sent: Load) -> Answers:
+    with _waiting(parts, key):
+        return load.send(sent)
+
+
+def _statements(parts: Parts, key: str, rounds: int, share: float) -> Row:
+    """Count the statements of those who wait, and of a client that polls every second instead."""
+    polls, waits = [], []
+    for _ in range(rounds):
+        with _waiting(parts, key, 1) as [polled]:
+            before = _transactions(parts)
+            with _ask(parts, key, polled, wait=0) as connection:
+                _read(connection)
+            polls.append(float(_transactions(parts) - before))
+        with _waiting(parts, key):
+            before = _transactions(parts)
+            time.sleep(share * _IDLE_S)
+            waits.append((_transactions(parts) - before) / (share * _IDLE_S) / WAITERS)
+    return compare(
+        f"database statements for each of {WAITERS} who wait (baseline: polls each second)",
+        "/s",
+        "lower",
+        waits,
+        polls,
+    )
+
+
+@contextlib.contextmanager
+def _waiting(parts: Parts, key: str, count: int = WAITERS) -> Iterator[list[UUID]]:
+    """Let clients wait for a job each, which ends with the block; all of them must hear of it."""
+    order = backlog.order(parts.gateway_id, engines.SUBMITTED)
+    with parts.sessions.begin() as session:
+        awaited = [jobs.submit(session, order)[0].id for _ in range(count)]
+    connections = [_ask(parts, key, job_id, _WAIT_S) for job_id in awaited]
+    _settle_down(parts)
+    yield awaited
+    began = time.perf_counter()
+    for job_id in awaited:
+        with parts.sessions.begin() as session:
+            jobs.cancel(session, parts.gateway_id, job_id)
+    for connection in connections:
+        with connection:
+            ready, _, _ = select.select([connection], [], [], 10)
+            assert ready, "a client that waits was not told"
+            answer = _read(connection)
+            assert b" 200 OK" in answer, answer
+            assert b'"canceled"' in answer, answer
+    assert time.perf_counter() - began < _WAIT_S / 2, "they were told by the end of their wait"
+
+
+def _ask(parts: Parts, key: str, job_id: UUID, wait: int) -> socket.socket:
+    """Send a poll, and leave the answer to be read."""
+    connection = socket.create_connection(("127.0.0.1", parts.single_api_port))
+    request = (
+        f"GET {_PATH}/{job_id}?wait={wait} HTTP/1.1\r\nHost: bench\r\n"
+        f"Authorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+    )
+    connection.sendall(request.encode())
+    return connection
+
+
+def _read(connection: socket.socket) -> bytes:
+    """Return the whole answer: the server closes the connection after it."""
+    return b"".join(iter(partial(connection.recv, 65_536), b""))
+
+
+def _settle_down(parts: Parts) -> None:
+    """Return when the database has done what it was asked: all who wait are waiting."""
+    seen = -_NOISE
+    while (now := _transactions(parts)) > seen + _NOISE:
+        seen = now
+
+
+def _transactions(parts: Parts) -> int:
+    """Return how many transactions there were. Each statement of a poll is one of its own."""
+    with parts.engine.connect() as connection:
+        # What the servers' processes have counted is told a little later.
+        time.sleep(1.1)
+        connection.execute(text("SELECT pg_stat_clear_snapshot()"))
+        return int(
+            connection.scalar(
+                text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+            )
+            or 0
+        )
