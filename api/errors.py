@@ -8,6 +8,7 @@
     |-- UnknownKey              an API key that the gateway does not have
     |-- UnknownOffer            an offer that the orchestrator does not have, or not any more
     |-- OfferNotEditable        an offer is superseded, never edited
+    |-- TooManyWaiting          no thread is left to wait for a job in
     `-- RangeNotSatisfiable     a byte range that begins after the end
 
 What HTTP says about these, and about the errors of the floors below, is in `problems`.
@@ -85,6 +86,12 @@ class OfferNotEditable(ApiError):
             f"Offer {offer_id} cannot be edited, because jobs were priced by it. Publish a new one "
             "with POST, which supersedes it, or withdraw it with DELETE."
         )
+
+
+class TooManyWaiting(ApiError):
+    """Raised when a request that must wait for its job finds no place to wait in."""
+
+    code = "too_many_waiting"
 
 
 class RangeNotSatisfiable(ApiError):

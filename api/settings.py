@@ -57,3 +57,39 @@ class ApiSettings(BaseSettings):
         description="Requests of one process that may wait for their job at the same time; "
         "others are answered at once. Keep it below the process's threads.",
     )
+    livepeer_prefixes: str = Field(
+        "/api/beta/generate",
+        validation_alias="PIXELTOLL_LIVEPEER_PREFIXES",
+        description="Where the Livepeer gateway's routes are too, beside the root; commas divide.",
+    )
+    livepeer_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        validation_alias="PIXELTOLL_LIVEPEER_TIMEOUT_S",
+        description="How long a Livepeer request waits for its pictures before it answers 504 "
+        "with the job's id. The job goes on, and can be polled.",
+    )
+    livepeer_text_to_image_model: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LIVEPEER_TEXT_TO_IMAGE_MODEL",
+        description="The model of Livepeer requests that name none; empty means the catalog's "
+        "first one that is offered.",
+    )
+    livepeer_image_to_image_model: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LIVEPEER_IMAGE_TO_IMAGE_MODEL",
+        description="The same for image-to-image.",
+    )
+    livepeer_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="PIXELTOLL_LIVEPEER_KEY",
+        description="The gateway's key that Livepeer requests without one are let in with, as "
+        "Livepeer's own gateway asks for none. Empty means that they are refused. Whoever reaches "
+        "this API spends that gateway's funds.",
+    )
+
+    @property
+    def livepeer_mounts(self) -> tuple[str, ...]:
+        """Where the Livepeer routes are: at the root, and under each prefix."""
+        parts = (part.strip().strip("/") for part in self.livepeer_prefixes.split(","))
+        return ("", *dict.fromkeys(f"/{part}" for part in parts if part))

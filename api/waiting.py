@@ -3,7 +3,7 @@
 A trigger notifies on `CHANNEL` when a job ends (migration 0040). One thread of each process listens
 for all requests that wait, on one connection of its own. Where a notification is lost, with its
 connection or in a pooler that does not pass them on, a look at all awaited jobs at once, every few
-seconds, finds what was missed. Whose job it is, and what is answered, is the caller's business.
+seconds, finds what was missed. What is answered then is the caller's business.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from tasks import telemetry
 from tasks.jobs import FINAL_STATES
+from tasks.tables import Job
 
 _log = telemetry.get_logger()
 CHANNEL = "jobs_ended"
 POLL_S = 5.0
 _RECONNECT_S = 1.0
+_STATE = select(Job.state)
 _ENDED = "SELECT id FROM jobs WHERE id = ANY(%s) AND state = ANY(%s)"
 
 
@@ -59,10 +61,10 @@ class Waiting:
             with self._lock:
                 self._taken -= has_one
 
-    def wait(self, job_id: UUID, seconds: float, is_over: Callable[[], bool]) -> None:
-        """Return when a job has ended, or the time is over; holds no connection meanwhile.
+    def wait(self, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
+        """Return when a gateway's job has ended, is gone, or the time is over.
 
-        `is_over` is asked once, after this has begun to listen: what ends later, notifies.
+        No connection is held meanwhile.
         """
         event = threading.Event()
         with self._lock:
@@ -71,13 +73,19 @@ class Waiting:
                 self._listener = threading.Thread(target=self._listen, name="listener", daemon=True)
                 self._listener.start()
         try:
-            if not is_over():
+            # After this has begun to listen: what ends later, notifies.
+            if self._is_open(gateway_id, job_id):
                 event.wait(seconds)
         finally:
             with self._lock:
                 self._waiters[job_id].remove(event)
                 if not self._waiters[job_id]:
                     del self._waiters[job_id]
+
+    def _is_open(self, gateway_id: UUID, job_id: UUID) -> bool:
+        query = _STATE.where(Job.id == job_id, Job.gateway_id == gateway_id)
+        with self._engine.connect() as connection:
+            return connection.scalar(query) not in (None, *FINAL_STATES)
 
     # --- the listener's thread ----------------------------------------------------------------
 

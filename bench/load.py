@@ -102,7 +102,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._seen += data
         head, gap, body = self._seen.partition(b"\r\n\r\n")
-        if not gap or len(body) < _content_length(head):
+        if not gap or len(body) < content_length(head):
             return
         self._seen = b""
         self._run.note(head[9:12].decode(), time.perf_counter() - self._sent_at)
@@ -115,7 +115,8 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def _content_length(head: bytes) -> int:
+def content_length(head: bytes) -> int:
+    """Return how long the body after a head is."""
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line[15:])

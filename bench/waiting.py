@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 import socket
 import time
 from collections.abc import Iterator
 from functools import partial
+from select import select as readable
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from api import auth
 from bench import backlog, engines, load
@@ -23,6 +23,7 @@ from bench.load import Answers, Load
 from bench.measure import Row, compare, compare_percentile, interleave
 from bench.parts import Parts
 from tasks import jobs
+from tasks.tables import Job
 
 WAITERS = 500
 _SUBMITS_PER_S = 40
@@ -33,6 +34,7 @@ _WAIT_S = 60
 # Transactions of others in a second: a worker's heartbeat, and our own looking.
 _NOISE = 20
 _PATH = "/v1/jobs"
+_LOCK = select(Job).order_by(Job.id).with_for_update(key_share=True)
 _SERVED = engines.BACKLOGS[2]  # Eight at once, at no time.
 _BODY = json.dumps(
     {
@@ -112,12 +114,12 @@ def _waiting(parts: Parts, key: str, count: int = WAITERS) -> Iterator[list[UUID
     _settle_down(parts)
     yield awaited
     began = time.perf_counter()
-    for job_id in awaited:
-        with parts.sessions.begin() as session:
-            jobs.cancel(session, parts.gateway_id, job_id)
+    with parts.sessions.begin() as session:
+        ending = session.scalars(_LOCK.where(Job.id.in_(awaited))).all()
+        jobs.end(session, ending, "canceled", None, None)
     for connection in connections:
         with connection:
-            ready, _, _ = select.select([connection], [], [], 10)
+            ready, _, _ = readable([connection], [], [], 10)
             assert ready, "a client that waits was not told"
             answer = _read(connection)
             assert b" 200 OK" in answer, answer
@@ -130,15 +132,20 @@ def _ask(parts: Parts, key: str, job_id: UUID, wait: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", parts.single_api_port))
     request = (
         f"GET {_PATH}/{job_id}?wait={wait} HTTP/1.1\r\nHost: bench\r\n"
-        f"Authorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+        f"Authorization: Bearer {key}\r\n\r\n"
     )
     connection.sendall(request.encode())
     return connection
 
 
 def _read(connection: socket.socket) -> bytes:
-    """Return the whole answer: the server closes the connection after it."""
-    return b"".join(iter(partial(connection.recv, 65_536), b""))
+    """Return the whole answer. The client closes the connection, as browsers and SDKs do."""
+    answer = b""
+    while True:
+        answer += connection.recv(65_536)
+        head, gap, body = answer.partition(b"\r\n\r\n")
+        if gap and len(body) >= load.content_length(head):
+            return answer
 
 
 def _settle_down(parts: Parts) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from flask import Blueprint, Response
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement
 
 from api import orders, parsing, render
 from api.openapi import Answer, Operation, operation
@@ -35,7 +35,6 @@ from tasks.errors import (
     StorageError,
     UnknownModel,
 )
-from tasks.jobs import FINAL_STATES, Bell, Order
 from tasks.tables import Job
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
@@ -80,26 +79,7 @@ def submit() -> Response:
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
     asked, data = parsing.job_body()
-    digest = orders.request_hash(asked, data)
-    with runtime.reads() as session:
-        job, is_new = orders.earlier(session, caller.gateway_id, key, digest), False
-    if job is None:
-        prepared = orders.prepare(runtime, asked, data)
-        order = Order(
-            gateway_id=caller.gateway_id,
-            api_key_id=caller.api_key_id,
-            generation=prepared.generation,
-            request_hash=digest,
-            deadline_s=orders.deadline_s(runtime, asked),
-            max_price=prepared.max_price,
-            priority=asked.priority,
-            idempotency_key=key,
-            max_rate_age=runtime.max_rate_age,
-            weights=runtime.task_settings.weights,
-        )
-        job, is_new = orders.submit(runtime, order, prepared.picture)
-    if is_new:
-        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
+    job, is_new = orders.place(runtime, caller, asked, data, key)
     response = render.answer(_view(runtime, job), 202, Location=f"/v1/jobs/{job.id}")
     if not is_new:
         response.headers["Idempotency-Replayed"] = "true"
@@ -122,7 +102,10 @@ def poll(job_id: str) -> Response:
     wait = parsing.query(WaitQuery).wait
     known = _id(job_id)
     if wait > 0:
-        _wait(runtime, gateway_id, known, wait)
+        # Waiting takes a thread. When this process has no more of them to spare, it does not wait.
+        with runtime.waiting.place() as has_place:
+            if has_place:
+                runtime.waiting.wait(gateway_id, known, wait)
     with runtime.reads() as session:
         job = jobs.find(session, gateway_id, known)
     return render.answer(_view(runtime, job))
@@ -198,22 +181,6 @@ def _id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise JobNotFound(text) from None
-
-
-def _wait(runtime: Runtime, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
-    """Return when a job has ended, is gone, or time is over.
-
-    Waiting takes a thread. When this process has no more of them to spare, it does not wait.
-    """
-    query = select(Job.state).where(Job.id == job_id, Job.gateway_id == gateway_id)
-
-    def is_over() -> bool:
-        with runtime.reads() as session:
-            return session.scalar(query) in (None, *FINAL_STATES)
-
-    with runtime.waiting.place() as has_place:
-        if has_place:
-            runtime.waiting.wait(job_id, seconds, is_over)
 
 
 def _filters(asked: JobsQuery) -> Iterator[ColumnElement[bool]]:
