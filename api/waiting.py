@@ -108,9 +108,11 @@ class Waiting:
         Raises:
             psycopg.Error, sqlalchemy.exc.SQLAlchemyError: It cannot connect, or not any more.
         """
-        with self._engine.connect() as borrowed:
-            borrowed.detach()  # It is kept, and the pool is for those who give back.
-            connection = cast("psycopg.Connection[Any]", borrowed.connection.dbapi_connection)
+        borrowed = self._engine.raw_connection()
+        connection = cast("psycopg.Connection[Any]", borrowed.dbapi_connection)
+        borrowed.detach()  # It is kept, and the pool is for those who give back.
+        with contextlib.closing(connection):
+            connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}".encode())
             while True:
                 # First of all: jobs may have ended before anybody listened.

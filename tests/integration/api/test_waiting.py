@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from api.waiting import CHANNEL, Waiting
+from tests.databases import as_owner
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import World
 from tests.stage import eventually
@@ -63,7 +64,8 @@ def backend(world: World) -> int | None:
 def without_notifications(world: World) -> Iterator[None]:
     def switch(how: str) -> None:
         statement = text(f"ALTER TABLE jobs {how} TRIGGER notify_ended")
-        world.change(lambda session: session.execute(statement))
+        with as_owner(world.sessions) as session:
+            session.execute(statement)
 
     switch("DISABLE")
     yield
