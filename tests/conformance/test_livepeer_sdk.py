@@ -24,8 +24,17 @@ from tests.integration.api.world import MAX_BODY_BYTES, MODEL, World, png
 
 SMALL = {"prompt": "a fox", "model_id": MODEL, "width": 64, "height": 64}
 PICTURE = {"file_name": "cat.png", "content": png()}
-EDIT = {"prompt": "a hat", "model_id": MODEL, "image": PICTURE}
 PREFIX = "/api/beta/generate"
+
+
+def small(**changes: object) -> Any:
+    """A text-to-image request, as a dictionary like those of the SDK's documentation."""
+    return {**SMALL, **changes}
+
+
+def edit(**changes: object) -> Any:
+    """An image-to-image request."""
+    return {"prompt": "a hat", "model_id": MODEL, "image": PICTURE, **changes}
 
 
 @pytest.fixture
@@ -41,7 +50,7 @@ def fetched(url: str) -> Image.Image:
 
 
 def test_text_to_image(sdk: Livepeer) -> None:
-    response = sdk.generate.text_to_image(request={**SMALL, "seed": 5, "num_images_per_prompt": 3})
+    response = sdk.generate.text_to_image(request=small(seed=5, num_images_per_prompt=3))
 
     assert response.image_response is not None
     images = response.image_response.images
@@ -63,7 +72,7 @@ def test_image_to_image(sdk: Livepeer, tmp_path: Path, name: str) -> None:
     file.write_bytes(png(72, 64))
     with file.open("rb") as content:
         picture = {"file_name": name, "content": content}
-        response = sdk.generate.image_to_image(request={**EDIT, "image": picture, "strength": 0.5})
+        response = sdk.generate.image_to_image(request=edit(image=picture, strength=0.5))
 
     assert response.image_response is not None
     [image] = response.image_response.images
@@ -71,11 +80,10 @@ def test_image_to_image(sdk: Livepeer, tmp_path: Path, name: str) -> None:
 
 
 def test_an_adapter_reaches_the_job(sdk: Livepeer, shared_world: World) -> None:
-    response = sdk.generate.text_to_image(
-        request={**SMALL, "loras": '{ "nerijs/pixel-art-xl": 1.2 }'}
-    )
+    response = sdk.generate.text_to_image(request=small(loras='{ "nerijs/pixel-art-xl": 1.2 }'))
 
-    body = json.loads(response.http_meta.response.content)
+    answer: Any = response.http_meta
+    body = answer.response.json()
     job = shared_world.client().get(f"/v1/jobs/{body['job_id']}").json
     assert job["parameters"]["loras"] == {"nerijs/pixel-art-xl": 1.2}
 
@@ -85,8 +93,8 @@ def test_the_asynchronous_client(address: str, shared_world: World) -> None:
         async with Livepeer(http_bearer=shared_world.key, server_url=address + PREFIX) as livepeer:
             return list(
                 await asyncio.gather(
-                    livepeer.generate.text_to_image_async(request=SMALL),
-                    livepeer.generate.image_to_image_async(request=EDIT),
+                    livepeer.generate.text_to_image_async(request=small()),
+                    livepeer.generate.image_to_image_async(request=edit()),
                 )
             )
 
@@ -98,7 +106,7 @@ def test_a_retry_with_a_key_answers_the_same_pictures(sdk: Livepeer) -> None:
     headers = {"Idempotency-Key": "sdk-1"}
     first, again = (
         sdk.generate.text_to_image(
-            request=SMALL,
+            request=small(),
             http_headers=headers,
             retries=RetryConfig("backoff", BackoffStrategy(1, 50, 1.5, 1000), True),
         )
@@ -113,7 +121,7 @@ Call = Callable[[Livepeer], object]
 
 
 def text(**changes: object) -> Call:
-    return lambda sdk: sdk.generate.text_to_image(request={**SMALL, **changes})
+    return lambda sdk: sdk.generate.text_to_image(request=small(**changes))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ def test_a_wrong_key_is_the_sdks_own_error(address: str) -> None:
         Livepeer(http_bearer="wrong", server_url=address) as sdk,
         pytest.raises(errors.HTTPError) as refused,
     ):
-        sdk.generate.text_to_image(request=SMALL)
+        sdk.generate.text_to_image(request=small())
     assert "not an API key" in refused.value.data.detail.msg
 
 
@@ -146,7 +154,7 @@ def test_our_own_failure_is_the_sdks_own_error(sdk: Livepeer, shared_world: Worl
     vars(shared_world.runtime)["catalog"] = None
     try:
         with pytest.raises(errors.HTTPError) as failed:
-            sdk.generate.text_to_image(request=SMALL)
+            sdk.generate.text_to_image(request=small())
     finally:
         vars(shared_world.runtime)["catalog"] = catalog
     assert "logged" in failed.value.data.detail.msg
@@ -156,7 +164,7 @@ def test_a_wrong_field_is_the_sdks_own_error(sdk: Livepeer) -> None:
     picture = {"file_name": "cat.png", "content": b"no picture"}
     for call in (
         text(num_images_per_prompt=100),
-        lambda sdk: sdk.generate.image_to_image(request={**EDIT, "image": picture}),
+        lambda sdk: sdk.generate.image_to_image(request=edit(image=picture)),
     ):
         with pytest.raises(errors.HTTPValidationError) as refused:
             call(sdk)
@@ -171,7 +179,7 @@ def test_other_refusals_carry_their_status_and_body(
     calls: list[tuple[Livepeer, Call, int]] = [
         (sdk, text(model_id="no/such"), 404),
         (poor, text(num_images_per_prompt=16, width=512, height=512), 402),
-        (sdk, lambda sdk: sdk.generate.image_to_image(request={**EDIT, "image": large}), 413),
+        (sdk, lambda sdk: sdk.generate.image_to_image(request=edit(image=large)), 413),
     ]
     with poor:
         for client, call, status in calls:
@@ -188,7 +196,7 @@ def test_a_timeout_tells_the_job(sdk: Livepeer, shared_world: World) -> None:
     )
     try:
         with pytest.raises(errors.SDKError) as late:
-            sdk.generate.text_to_image(request={**SMALL, "num_inference_steps": 100})
+            sdk.generate.text_to_image(request=small(num_inference_steps=100))
     finally:
         vars(shared_world.runtime)["settings"] = settings
     assert late.value.status_code == 504

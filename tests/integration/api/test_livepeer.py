@@ -103,7 +103,13 @@ def test_what_is_not_given_is_as_at_livepeer(lit: World) -> None:
 
 
 def test_what_is_empty_or_null_is_not_given(lit: World) -> None:
-    empty = {"model_id": "", "loras": "", "negative_prompt": "", "seed": None, "safety_check": ""}
+    empty: dict[str, Any] = {
+        "model_id": "",
+        "loras": "",
+        "negative_prompt": "",
+        "seed": None,
+        "safety_check": "",
+    }
     found = parameters(lit, draw(lit, **empty))
     assert (found["model_id"], found["loras"], found["safety_check"]) == (MODEL, {}, True)
     found = parameters(lit, edit(lit, model_id="", loras="", seed="", strength=""))
@@ -153,7 +159,7 @@ def test_a_repeated_request_answers_the_same_job(lit: World) -> None:
 
 
 def test_ten_clients_at_once_get_what_each_has_asked_for(lit: World) -> None:
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"seed": 1000 * n, "num_images_per_prompt": 1 + n % 3, "num_inference_steps": 4 + n % 2}
         for n in range(10)
     ]
