@@ -22,6 +22,7 @@ from api.errors import (
     MalformedBody,
     NotAuthenticated,
     OfferNotEditable,
+    PictureExpired,
     RangeNotSatisfiable,
     TooManyWaiting,
     UnknownKey,
@@ -101,6 +102,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.NothingOwed: Problem(409, ledger.NothingOwed.code, "Nothing to pay out"),
     ledger.HoldAlreadyResolved: Problem(
         409, ledger.HoldAlreadyResolved.code, "The hold is resolved"
+    ),
+    PictureExpired: Problem(
+        410, PictureExpired.code, "The picture is gone", "Its time is over, and it was deleted."
     ),
     UnsupportedContentType: Problem(
         415, UnsupportedContentType.code, "The content type is not read here"

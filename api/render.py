@@ -109,10 +109,25 @@ def _job_error(row: Job) -> JobErrorView | None:
     return JobErrorView(code=row.error_code, message=row.error_message or "")
 
 
+def object_url(row: Output, runtime: Runtime) -> str:
+    """Return where the object store has a picture: a public address, or a link for a while."""
+    settings = runtime.settings
+    if settings.results == "public":
+        return f"{settings.results_url.rstrip('/')}/{row.key}"
+    return runtime.store.presign(row.key, settings.redirect_expires_s)
+
+
+def _url(row: Output, runtime: Runtime) -> str:
+    settings = runtime.settings
+    if settings.results in ("presigned", "public"):
+        return object_url(row, runtime)
+    host = settings.public_url.rstrip("/") or request.host_url.rstrip("/")
+    return host + url_for("stream.picture", job_id=row.job_id, name=row.name)
+
+
 def _output(row: Output, runtime: Runtime) -> OutputView:
-    host = runtime.settings.public_url.rstrip("/") or request.host_url.rstrip("/")
     return OutputView(
-        url=host + url_for("stream.picture", job_id=row.job_id, name=row.name),
+        url=_url(row, runtime),
         seed=row.seed,
         nsfw=row.nsfw,
         width=row.width,

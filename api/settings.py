@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,11 +24,17 @@ class ApiSettings(BaseSettings):
         description="Where clients reach this API, for the links in answers; empty means: as the "
         "request says.",
     )
-    results: Literal["stream", "redirect"] = Field(
+    results: Literal["stream", "redirect", "presigned", "public"] = Field(
         "stream",
         validation_alias="PIXELTOLL_RESULTS",
-        description="Pictures pass through the API, or clients are sent to the object store by a "
-        "presigned link. Redirecting costs the API nothing, but clients must reach the store.",
+        description="Where the links to pictures lead. `stream`: through the API. `redirect`: to "
+        "the API, which sends clients to the object store. `presigned`: to the store, for a while. "
+        "`public`: to PIXELTOLL_RESULTS_URL. But for `stream`, clients must reach the store.",
+    )
+    results_url: str = Field(
+        "",
+        validation_alias="PIXELTOLL_RESULTS_URL",
+        description="Where everybody may read the bucket, such as a CDN in front of it.",
     )
     redirect_expires_s: int = Field(
         900,
@@ -87,6 +93,12 @@ class ApiSettings(BaseSettings):
         "Livepeer's own gateway asks for none. Empty means that they are refused. Whoever reaches "
         "this API spends that gateway's funds.",
     )
+
+    @model_validator(mode="after")
+    def _know_where_public_results_are(self) -> Self:
+        if self.results == "public" and not self.results_url:
+            raise ValueError("PIXELTOLL_RESULTS=public needs PIXELTOLL_RESULTS_URL")
+        return self
 
     @property
     def livepeer_mounts(self) -> tuple[str, ...]:

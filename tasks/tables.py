@@ -52,6 +52,11 @@ class Job(Base):
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
         Index("ix_jobs_unswept", "finished_at", postgresql_where=text("NOT swept")),
+        Index(
+            "ix_jobs_kept",
+            "finished_at",
+            postgresql_where=text("kept AND finished_at IS NOT NULL"),
+        ),
         Index("ix_jobs_gateway_id_id", "gateway_id", text("id DESC")),
         Index(
             "uq_jobs_idempotency",
@@ -97,6 +102,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # False while a lost attempt may have left objects behind that no output names.
     swept: Mapped[bool] = mapped_column(server_default=text("true"))
+    # False once its pictures, which had their time, are deleted.
+    kept: Mapped[bool] = mapped_column(server_default=text("true"))
 
     orchestrator: Mapped[Orchestrator] = relationship(lazy="raise", viewonly=True)
     hold: Mapped[Hold] = relationship(lazy="raise", viewonly=True)
