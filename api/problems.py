@@ -127,6 +127,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.LoraIncompatible: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.OutOfMemory: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.InferenceError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.Withheld: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Interrupted: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.CatalogError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.StorageError: Problem(

@@ -130,6 +130,15 @@ class Output(Base):
     sha256: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class GatewayPolicy(Base):
+    """What a gateway wants of pictures that the safety checker flags; without a row: flag."""
+
+    __tablename__ = "gateway_policies"
+
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"), primary_key=True)
+    safety: Mapped[str]
+
+
 class Worker(Base):
     """A live worker process: whose it is, which queues it serves, and what it has in memory.
 

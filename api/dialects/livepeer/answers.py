@@ -24,6 +24,7 @@ from tasks.errors import (
     LoraNotAllowed,
     LoraNotFound,
     StorageError,
+    Withheld,
 )
 from tasks.tables import Job
 
@@ -38,6 +39,7 @@ _ENDED: dict[str, int] = {
     LoraNotAllowed.code: _BAD_REQUEST,
     LoraIncompatible.code: _BAD_REQUEST,
     InvalidImage.code: _BAD_REQUEST,
+    Withheld.code: _BAD_REQUEST,
     StorageError.code: 503,
     "worker_lost": 503,
     "deadline_passed": _GATEWAY_TIMEOUT,

@@ -150,3 +150,11 @@ def test_a_settlement_currency_of_its_own_is_the_one_of_its_prices(
 
     assert operator.json("balance", "acme")["currency"] == "ETH"
     assert operator.rows("limit", "list", "acme")[0]["currency"] == "ETH"
+
+
+def test_a_gateways_safety_policy_is_shown_and_set(operator: Operator) -> None:
+    operator.run("gateway", "create", "acme")
+
+    assert operator.json("gateway", "policy", "acme") == {"gateway": "acme", "safety": "flag"}
+    assert operator.json("gateway", "policy", "acme", "--safety", "blur")["safety"] == "blur"
+    assert operator.json("gateway", "policy", "acme")["safety"] == "blur"

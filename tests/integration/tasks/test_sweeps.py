@@ -214,6 +214,7 @@ def test_a_store_that_is_away_is_asked_again(stage: Stage, store: ObjectStore) -
     stage.execute("UPDATE jobs SET finished_at = now() - interval '61 s', input_key = 'a'")
     keeping = stage.settings.model_copy(update={"keep_results_s": 60})
     moody = MoodyStore.from_settings(stage.settings)
+    assert isinstance(moody, MoodyStore)
     moody.is_down = True
     tidy = Sweeper(stage.sessions, moody, lambda _bell: None, keeping).tidy
     tidy()
