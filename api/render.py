@@ -32,6 +32,7 @@ from ledger.limits import Limit
 from ledger.money import UnitPrice, charge, plain
 from ledger.offers import Capability
 from ledger.tables import LimitWarning
+from tasks import availability
 from tasks.catalog import ModelSpec
 from tasks.jobs import Estimate
 from tasks.params import Generation
@@ -208,10 +209,14 @@ def _limit(limit: Limit) -> LimitView:
 
 def model(spec: ModelSpec, capability: Capability, candidates: Sequence[Candidate]) -> ModelView:
     """Show a capability with its offers, which come cheapest first."""
+    found = availability.of(spec, candidates)
     return ModelView(
         pipeline=capability.pipeline,  # type: ignore[arg-type]  # one of the catalog's
         model_id=spec.model_id,
+        aliases=list(spec.aliases),
         revision=spec.revision,
+        state=found.state,
+        reason=found.reason,
         live=any(one.live for one in candidates),
         warm=any(one.warm for one in candidates),
         offers=[_offer_price(one) for one in candidates],
