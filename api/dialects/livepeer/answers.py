@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from api import problems, render
 from api.runtime import Runtime
-from api.views import Money, View
+from api.views import JobErrorView, Money, View
 from tasks.errors import (
     InvalidImage,
     InvalidParams,
@@ -70,9 +70,10 @@ class Pictures(View):
     units: int = Field(description="Pixels that were charged for.")
     price_per_unit: Money
     pixels_per_unit: int
-    amount: Money
+    amount: Money = Field(description="What was charged.")
     currency: str
     orchestrator: str
+    error: JobErrorView | None = Field(description="Why pictures are missing, if some are.")
 
 
 class Accepted(View):
@@ -177,12 +178,13 @@ def _pictures(job: Job, runtime: Runtime) -> Pictures:
         height=view.parameters.height,
         num_inference_steps=view.parameters.num_inference_steps,
         guidance_scale=view.parameters.guidance_scale,
-        units=view.units,
+        units=view.units // job.num_images * len(view.outputs),
         price_per_unit=view.price_per_unit,
         pixels_per_unit=view.pixels_per_unit,
-        amount=view.amount,
+        amount=view.charged or view.amount,
         currency=view.currency,
         orchestrator=view.orchestrator,
+        error=view.error,
     )
 
 

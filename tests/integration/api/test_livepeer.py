@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
-from tasks import claims
+from tasks import claims, policies
 from tasks.catalog import Catalog
-from tests.fakes import FakeEngine
+from tasks.engine.protocol import ImageTask
+from tests.fakes import FakeEngine, picture
 from tests.integration.api.conformance import Answer
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.test_waiting import backend
@@ -242,6 +243,28 @@ def test_a_job_that_fails_says_why(world: World, code: str, status: int) -> None
     assert response.json["detail"] == {"msg": "as it is."}
     assert response.json["job_id"] == str(job.id)
     assert ("Retry-After" in response.headers) == (status == 503)
+
+
+def test_a_request_of_which_some_pictures_are_withheld_says_so_and_pays_for_the_others(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world()
+    world.change(lambda session: policies.set_safety(session, world.gateway_id, "withhold"))
+    engine = FakeEngine()
+    engine.has_checker = True
+    with working(world, engine):
+        seed = next(seed for seed in range(100) if _flagged(seed) != _flagged(seed + 1))
+        body = draw(world, seed=seed, num_images_per_prompt=2).json
+
+    assert [one["seed"] for one in body["images"]] == [seed + _flagged(seed)]
+    assert (body["units"], body["amount"]) == (64 * 64, "0.000078124990464")
+    assert body["error"]["code"] == "partial_result"
+
+
+def _flagged(seed: int) -> bool:
+    """Tell whether the checker of the tests flags what they draw of a seed: red above green."""
+    red, green = picture(ImageTask("a fox", "", seed), 1, 1).tobytes()[:2]
+    return red > green
 
 
 # --- errors -----------------------------------------------------------------------------------
