@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, current_app, g, request
 
 from api import auth, parsing, problems
+from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream
 from api.runtime import EXTENSION, Runtime, current
@@ -30,6 +31,7 @@ def create_app(runtime: Runtime) -> Flask:
     problems.install(app)
     for resource in _RESOURCES:
         app.register_blueprint(resource.bp)
+    livepeer.install(app, runtime.settings.livepeer_mounts)
     return app
 
 
@@ -45,7 +47,10 @@ def _admit() -> None:
     security = described(current_app.view_functions[request.endpoint]).security
     authorization = request.headers.get("Authorization")
     runtime = current()
-    if security == "gateway":
+    keyless = runtime.settings.livepeer_key.get_secret_value()
+    if security == "caller" and authorization is None and keyless:
+        authorization = f"Bearer {keyless}"
+    if security in ("gateway", "caller"):
         g.caller = auth.authenticate(runtime.reads, authorization)
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)

@@ -8,6 +8,8 @@
     |-- UnknownKey              an API key that the gateway does not have
     |-- UnknownOffer            an offer that the orchestrator does not have, or not any more
     |-- OfferNotEditable        an offer is superseded, never edited
+    |-- PictureExpired          a picture that was kept for as long as they are
+    |-- TooManyWaiting          no thread is left to wait for a job in
     `-- RangeNotSatisfiable     a byte range that begins after the end
 
 What HTTP says about these, and about the errors of the floors below, is in `problems`.
@@ -85,6 +87,18 @@ class OfferNotEditable(ApiError):
             f"Offer {offer_id} cannot be edited, because jobs were priced by it. Publish a new one "
             "with POST, which supersedes it, or withdraw it with DELETE."
         )
+
+
+class PictureExpired(ApiError):
+    """Raised when a picture is asked for that was kept for as long as pictures are."""
+
+    code = "picture_expired"
+
+
+class TooManyWaiting(ApiError):
+    """Raised when a request that must wait for its job finds no place to wait in."""
+
+    code = "too_many_waiting"
 
 
 class RangeNotSatisfiable(ApiError):

@@ -26,7 +26,8 @@ from api.views import ProblemBody
 from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams
 
-Security = Literal["gateway", "admin", "none"]
+# "caller" is "gateway" where an installation may let requests in that bring no key.
+Security = Literal["gateway", "caller", "admin", "none"]
 View = TypeVar("View", bound=Callable[..., Any])
 
 PROBLEM_JSON = "application/problem+json"
@@ -66,6 +67,7 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
 _TAGS = {
     "jobs": "Submit, poll, list and cancel; quotes, which hold nothing.",
     "pictures": "What jobs produced.",
+    "livepeer": "The API of a Livepeer AI gateway.",
     "models": "What can be asked for, and at what price.",
     "gateway": "The caller's own balance, price limits, budgets, statement and invoices.",
     "admin": "For the installation's owner: gateways, orchestrators, offers, rates and payouts.",
@@ -97,6 +99,8 @@ class Operation:
     body: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     hidden: bool = False
+    # The body of an error by its status, where it is no problem.
+    told_as: Callable[[int], type[BaseModel]] | None = None
 
     def every_error(self) -> Iterator[type[Exception]]:
         """Yield the errors that it names, and those that follow from what it does."""
@@ -171,6 +175,12 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
+_SECURITY: Mapping[Security, list[dict[str, list[str]]]] = {
+    "none": [],
+    "gateway": [{"gateway": []}],
+    "caller": [{"gateway": []}, {}],
+    "admin": [{"admin": []}],
+}
 _Names = Mapping[type[BaseModel], dict[str, Any]]
 
 
@@ -181,6 +191,8 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_Names, dict[str, Any]]:
     for one in operations:
         asked.update(dict.fromkeys(one.body.values()))
         answered.update({answer.model: None for answer in one.answers if answer.model})
+        if one.told_as is not None:
+            answered.update({one.told_as(status): None for status in _codes(one)})
     references, definitions = models_json_schema(
         [
             *((model, "validation") for model in asked),
@@ -203,7 +215,7 @@ def _operation(rule: Rule, view: Callable[..., Any], names: _Names) -> dict[str,
         "description": rest.strip(),
         "parameters": [*_path_parameters(rule), *_query_parameters(one), *_header_parameters(one)],
         "responses": _responses(one, names),
-        "security": [] if one.security == "none" else [{one.security: []}],
+        "security": _SECURITY[one.security],
     }
     if one.body:
         found["requestBody"] = {
@@ -283,25 +295,30 @@ def _answer(answer: Answer, names: _Names) -> dict[str, Any]:
 
 def _problems(one: Operation, names: _Names) -> dict[str, Any]:
     """Return a response for each status that an error of the operation has, naming its codes."""
+    return {
+        str(status): {
+            "description": "; ".join(f"`{code}`: {title}" for code, title in found.items()),
+            "content": _problem(one, status, found, names),
+        }
+        for status, found in sorted(_codes(one).items())
+    }
+
+
+def _codes(one: Operation) -> dict[int, dict[str, str]]:
+    """Return the codes of an operation's errors with their titles, by status."""
     codes: dict[int, dict[str, str]] = defaultdict(dict)
     for error in one.every_error():
         problem = problem_of(error)
         codes[problem.status][problem.code] = problem.title
     codes[500]["internal_error"] = "Internal error"
     codes[503]["database_unavailable"] = "The database does not answer"
-    return {
-        str(status): {
-            "description": "; ".join(f"`{code}`: {title}" for code, title in found.items()),
-            "content": {
-                PROBLEM_JSON: {
-                    "schema": {
-                        "allOf": [
-                            names[ProblemBody],
-                            {"properties": {"code": {"enum": sorted(found)}}},
-                        ]
-                    }
-                }
-            },
-        }
-        for status, found in sorted(codes.items())
-    }
+    return codes
+
+
+def _problem(
+    one: Operation, status: int, codes: Iterable[str], names: _Names
+) -> dict[str, dict[str, Any]]:
+    if one.told_as is not None:
+        return {"application/json": {"schema": names[one.told_as(status)]}}
+    coded = {"properties": {"code": {"enum": sorted(codes)}}}
+    return {PROBLEM_JSON: {"schema": {"allOf": [names[ProblemBody], coded]}}}

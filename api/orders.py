@@ -1,7 +1,6 @@
-"""From a checked body to an order: what jobs and quotes have in common.
+"""From a checked body to an order and its job: what jobs, quotes and the dialects have in common.
 
-Nothing here writes to the database; the one thing that is stored on the way is the input picture of
-a job that is about to be submitted.
+The one thing that is stored on the way is the input picture of a job that is about to be submitted.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from api.auth import Caller
 from api.runtime import Runtime
 from api.schemas import JobFields
 from ledger import accounts, refusals
@@ -32,13 +32,48 @@ from tasks.errors import (
     TasksError,
 )
 from tasks.inputs import CheckedImage, checked_image
-from tasks.jobs import Order
+from tasks.jobs import Bell, Order
 from tasks.params import Generation
 from tasks.tables import Job
 
 _log = telemetry.get_logger()
 # Small enough that every JSON reader keeps it whole; `seed + k` stays far below the bound.
 _RANDOM_SEEDS = 2**32
+
+
+def place(
+    runtime: Runtime, caller: Caller, asked: JobFields, data: bytes | None, key: str | None
+) -> tuple[Job, bool]:
+    """Make a job of a checked body and its picture; returns it, and whether it is new.
+
+    `key` is the caller's idempotency key. A refusal holds, queues and stores nothing.
+
+    Raises:
+        UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
+        NoOffer, Refused, IdempotencyConflict, StorageError: As `submit`.
+    """
+    digest = request_hash(asked, data)
+    with runtime.reads() as session:
+        job = earlier(session, caller.gateway_id, key, digest)
+    if job is not None:
+        return job, False
+    prepared = prepare(runtime, asked, data)
+    order = Order(
+        gateway_id=caller.gateway_id,
+        api_key_id=caller.api_key_id,
+        generation=prepared.generation,
+        request_hash=digest,
+        deadline_s=deadline_s(runtime, asked),
+        max_price=prepared.max_price,
+        priority=asked.priority,
+        idempotency_key=key,
+        max_rate_age=runtime.max_rate_age,
+        weights=runtime.task_settings.weights,
+    )
+    job, is_new = submit(runtime, order, prepared.picture)
+    if is_new:
+        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
+    return job, is_new
 
 
 @dataclass(frozen=True)
@@ -59,7 +94,7 @@ def prepare(runtime: Runtime, asked: JobFields, data: bytes | None) -> Prepared:
         InvalidParams: A field does not fit the model.
         InvalidAmount: `max_price` is no price.
     """
-    spec = runtime.catalog.get(asked.model_id)
+    spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
     picture = None
     if data is not None:

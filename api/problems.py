@@ -22,7 +22,9 @@ from api.errors import (
     MalformedBody,
     NotAuthenticated,
     OfferNotEditable,
+    PictureExpired,
     RangeNotSatisfiable,
+    TooManyWaiting,
     UnknownKey,
     UnknownOffer,
     UnsupportedContentType,
@@ -35,7 +37,7 @@ from tasks import telemetry
 
 _log = telemetry.get_logger()
 _SERVER_ERROR = 500
-_RETRY_AFTER_S = "1"
+RETRY_AFTER_S = "1"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.HoldAlreadyResolved: Problem(
         409, ledger.HoldAlreadyResolved.code, "The hold is resolved"
     ),
+    PictureExpired: Problem(
+        410, PictureExpired.code, "The picture is gone", "Its time is over, and it was deleted."
+    ),
     UnsupportedContentType: Problem(
         415, UnsupportedContentType.code, "The content type is not read here"
     ),
@@ -122,10 +127,18 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.LoraIncompatible: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.OutOfMemory: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.InferenceError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.Withheld: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Interrupted: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.CatalogError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.StorageError: Problem(
         503, tasks.StorageError.code, "The object store does not answer", "Try again in a moment."
+    ),
+    TooManyWaiting: Problem(
+        503,
+        TooManyWaiting.code,
+        "Too many requests wait",
+        "Too many requests wait for their pictures here. Nothing was submitted. Try again in a "
+        "moment, or send `Prefer: respond-async` and poll the job.",
     ),
     ledger.RateError: _NO_RATE,
     ledger.NoRate: _NO_RATE,
@@ -239,31 +252,48 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
         return {"Content-Range": f"bytes */{error.size}"}
     if isinstance(error, UnsupportedContentType):
         return {"Accept-Post": ", ".join(error.accepted)}
-    return {"Retry-After": _RETRY_AFTER_S} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return {"Retry-After": RETRY_AFTER_S} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
-def respond(error: Exception) -> Response:
-    """Turn any error into an `application/problem+json` answer, and log what is our fault."""
+@dataclass(frozen=True)
+class Told:
+    """All that is said of one error, whatever the body that says it looks like."""
+
+    problem: Problem
+    detail: str
+    facts: Mapping[str, object]
+    headers: Mapping[str, str]
+
+
+def tell(error: Exception) -> Told:
+    """Return what is to be said of any error, and log what is our fault."""
     problem = problem_of(type(error))
     facts = _FACTS.get(type(error), lambda _: {})(error)
     if problem.status >= _SERVER_ERROR:
         facts = {"request_id": _logged(error, problem.code)}
     said = error.description if isinstance(error, HTTPException) else str(error)
+    detail = problem.detail or said or problem.title
+    return Told(problem, detail, facts, _headers(error, problem.status))
+
+
+def respond(error: Exception) -> Response:
+    """Turn any error into an `application/problem+json` answer."""
+    told = tell(error)
     body = ProblemBody.model_validate(
         {
-            "type": f"urn:pixeltoll:error:{problem.code}",
-            "title": problem.title,
-            "status": problem.status,
-            "detail": problem.detail or said or problem.title,
+            "type": f"urn:pixeltoll:error:{told.problem.code}",
+            "title": told.problem.title,
+            "status": told.problem.status,
+            "detail": told.detail,
             "instance": request.path,
-            "code": problem.code,
-            **facts,
+            "code": told.problem.code,
+            **told.facts,
         }
     )
     return Response(
         body.model_dump_json(exclude_unset=True),
-        problem.status,
-        _headers(error, problem.status),
+        told.problem.status,
+        told.headers,
         mimetype="application/problem+json",
     )
 

@@ -32,6 +32,7 @@ from ledger.limits import Limit
 from ledger.money import UnitPrice, charge, plain
 from ledger.offers import Capability
 from ledger.tables import LimitWarning
+from tasks import availability
 from tasks.catalog import ModelSpec
 from tasks.jobs import Estimate
 from tasks.params import Generation
@@ -109,10 +110,25 @@ def _job_error(row: Job) -> JobErrorView | None:
     return JobErrorView(code=row.error_code, message=row.error_message or "")
 
 
+def object_url(row: Output, runtime: Runtime) -> str:
+    """Return where the object store has a picture: a public address, or a link for a while."""
+    settings = runtime.settings
+    if settings.results == "public":
+        return f"{settings.results_url.rstrip('/')}/{row.key}"
+    return runtime.store.presign(row.key, settings.redirect_expires_s)
+
+
+def _url(row: Output, runtime: Runtime) -> str:
+    settings = runtime.settings
+    if settings.results in ("presigned", "public"):
+        return object_url(row, runtime)
+    host = settings.public_url.rstrip("/") or request.host_url.rstrip("/")
+    return host + url_for("stream.picture", job_id=row.job_id, name=row.name)
+
+
 def _output(row: Output, runtime: Runtime) -> OutputView:
-    host = runtime.settings.public_url.rstrip("/") or request.host_url.rstrip("/")
     return OutputView(
-        url=host + url_for("stream.picture", job_id=row.job_id, name=row.name),
+        url=_url(row, runtime),
         seed=row.seed,
         nsfw=row.nsfw,
         width=row.width,
@@ -193,10 +209,14 @@ def _limit(limit: Limit) -> LimitView:
 
 def model(spec: ModelSpec, capability: Capability, candidates: Sequence[Candidate]) -> ModelView:
     """Show a capability with its offers, which come cheapest first."""
+    found = availability.of(spec, candidates)
     return ModelView(
         pipeline=capability.pipeline,  # type: ignore[arg-type]  # one of the catalog's
         model_id=spec.model_id,
+        aliases=list(spec.aliases),
         revision=spec.revision,
+        state=found.state,
+        reason=found.reason,
         live=any(one.live for one in candidates),
         warm=any(one.warm for one in candidates),
         offers=[_offer_price(one) for one in candidates],

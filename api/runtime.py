@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.auth import Caller
 from api.settings import ApiSettings
+from api.waiting import Waiting
 from ledger import db
 from ledger.settings import LedgerSettings
 from tasks import catalog as catalogs
@@ -49,7 +49,7 @@ class Runtime:
     task_settings: TaskSettings
     settlement_currency: str
     max_rate_age: timedelta
-    waiting: threading.BoundedSemaphore
+    waiting: Waiting
 
     @property
     def statements(self) -> sessionmaker[Session]:
@@ -83,7 +83,7 @@ def assemble(
         task_settings=task_settings,
         settlement_currency=settlement_currency,
         max_rate_age=max_rate_age,
-        waiting=threading.BoundedSemaphore(settings.max_waiting),
+        waiting=Waiting(engine, settings.max_waiting),
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,11 +24,17 @@ class ApiSettings(BaseSettings):
         description="Where clients reach this API, for the links in answers; empty means: as the "
         "request says.",
     )
-    results: Literal["stream", "redirect"] = Field(
+    results: Literal["stream", "redirect", "presigned", "public"] = Field(
         "stream",
         validation_alias="PIXELTOLL_RESULTS",
-        description="Pictures pass through the API, or clients are sent to the object store by a "
-        "presigned link. Redirecting costs the API nothing, but clients must reach the store.",
+        description="Where the links to pictures lead. `stream`: through the API. `redirect`: to "
+        "the API, which sends clients to the object store. `presigned`: to the store, for a while. "
+        "`public`: to PIXELTOLL_RESULTS_URL. But for `stream`, clients must reach the store.",
+    )
+    results_url: str = Field(
+        "",
+        validation_alias="PIXELTOLL_RESULTS_URL",
+        description="Where everybody may read the bucket, such as a CDN in front of it.",
     )
     redirect_expires_s: int = Field(
         900,
@@ -51,9 +57,51 @@ class ApiSettings(BaseSettings):
         description="A job's deadline is at most this far away: its funds are held until then.",
     )
     max_waiting: int = Field(
-        6,
+        512,
         ge=1,
         validation_alias="PIXELTOLL_MAX_WAITING",
         description="Requests of one process that may wait for their job at the same time; "
         "others are answered at once. Keep it below the process's threads.",
     )
+    livepeer_prefixes: str = Field(
+        "/api/beta/generate",
+        validation_alias="PIXELTOLL_LIVEPEER_PREFIXES",
+        description="Where the Livepeer gateway's routes are too, beside the root; commas divide.",
+    )
+    livepeer_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        validation_alias="PIXELTOLL_LIVEPEER_TIMEOUT_S",
+        description="How long a Livepeer request waits for its pictures before it answers 504 "
+        "with the job's id. The job goes on, and can be polled.",
+    )
+    livepeer_text_to_image_model: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LIVEPEER_TEXT_TO_IMAGE_MODEL",
+        description="The model of Livepeer requests that name none; empty means the catalog's "
+        "first one that is offered.",
+    )
+    livepeer_image_to_image_model: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LIVEPEER_IMAGE_TO_IMAGE_MODEL",
+        description="The same for image-to-image.",
+    )
+    livepeer_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="PIXELTOLL_LIVEPEER_KEY",
+        description="The gateway's key that Livepeer requests without one are let in with, as "
+        "Livepeer's own gateway asks for none. Empty means that they are refused. Whoever reaches "
+        "this API spends that gateway's funds.",
+    )
+
+    @model_validator(mode="after")
+    def _know_where_public_results_are(self) -> Self:
+        if self.results == "public" and not self.results_url:
+            raise ValueError("PIXELTOLL_RESULTS=public needs PIXELTOLL_RESULTS_URL")
+        return self
+
+    @property
+    def livepeer_mounts(self) -> tuple[str, ...]:
+        """Where the Livepeer routes are: at the root, and under each prefix."""
+        parts = (part.strip().strip("/") for part in self.livepeer_prefixes.split(","))
+        return ("", *dict.fromkeys(f"/{part}" for part in parts if part))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from tasks import availability
 from tasks.catalog import Pipeline
 from tasks.waiting import MAX_QUEUE_POSITION
 
@@ -179,7 +180,13 @@ class ModelView(View):
 
     pipeline: Pipeline
     model_id: str
+    aliases: list[str] = Field(description="Other names that requests may use.")
     revision: str | None
+    state: availability.State = Field(
+        description="`warm`: in a worker's memory. `on_demand`: a worker loads it when it is asked "
+        "for. `unavailable`: jobs would wait, or fail; `reason` says why."
+    )
+    reason: str | None
     live: bool
     warm: bool
     offers: list[OfferPriceView]

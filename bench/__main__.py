@@ -9,7 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import books, captures, claims, models, overhead, report, starts, submits
+from bench import (
+    books,
+    captures,
+    claims,
+    models,
+    overhead,
+    report,
+    starts,
+    submits,
+    waiting,
+)
 from bench.measure import Row
 from bench.parts import Parts, parts
 
@@ -31,6 +41,7 @@ _BENCHES: dict[str, Callable[[Parts, Plan], list[Row]]] = {
     "submits": lambda parts, plan: submits.rows(parts, plan.rounds, plan.share),
     "starts": lambda parts, plan: starts.rows(parts, plan.rounds, plan.share),
     "overhead": lambda parts, plan: overhead.rows(parts, plan.rounds, plan.share),
+    "waiting": lambda parts, plan: waiting.rows(parts, plan.rounds, plan.share),
     "claims": lambda parts, plan: claims.rows(parts, plan.rounds, plan.depths),
     "captures": lambda parts, plan: captures.rows(parts, plan.rounds, plan.share),
     "books": lambda parts, plan: books.rows(parts, plan.rounds, plan.postings),

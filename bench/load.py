@@ -33,6 +33,7 @@ class Load:
     connections: int = 1
     seconds: float = 3600.0
     requests: int = 10**9
+    per_second: float = 0.0  # 0: each connection sends as soon as it was answered.
 
     def raw(self, connection: int) -> bytes:
         """Return the request as it goes over the wire."""
@@ -93,13 +94,15 @@ class _Connection(asyncio.Protocol):
             self._finished = True
             self._transport.close()
             return
-        self._sent_at = time.perf_counter()
-        self._transport.write(self._raw)
+        # From when it was due: a server that falls behind must not slow its clients down unseen.
+        self._sent_at = self._run.due_at()
+        wait = self._sent_at - time.perf_counter()
+        asyncio.get_running_loop().call_later(max(0.0, wait), self._transport.write, self._raw)
 
     def data_received(self, data: bytes) -> None:
         self._seen += data
         head, gap, body = self._seen.partition(b"\r\n\r\n")
-        if not gap or len(body) < _content_length(head):
+        if not gap or len(body) < content_length(head):
             return
         self._seen = b""
         self._run.note(head[9:12].decode(), time.perf_counter() - self._sent_at)
@@ -112,7 +115,8 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def _content_length(head: bytes) -> int:
+def content_length(head: bytes) -> int:
+    """Return how long the body after a head is."""
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line[15:])
@@ -126,7 +130,9 @@ class _Run:
         self.statuses: Counter[str] = Counter()
         self.latencies_s: list[float] = []
         self._left = load.requests
-        self._ends_at = time.perf_counter() + load.seconds
+        self._per_second = load.per_second
+        self._next_at = time.perf_counter()
+        self._ends_at = self._next_at + load.seconds
 
     def wants_another(self) -> bool:
         """Tell whether to send another request; whoever is told so sends it."""
@@ -134,6 +140,13 @@ class _Run:
             return False
         self._left -= 1
         return True
+
+    def due_at(self) -> float:
+        """Return when the next request is due: at once, or by the rate that was asked for."""
+        if not self._per_second:
+            return time.perf_counter()
+        self._next_at += 1 / self._per_second
+        return self._next_at
 
     def note(self, status: str, latency_s: float) -> None:
         self.statuses[status] += 1

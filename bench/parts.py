@@ -35,7 +35,7 @@ from tasks.tables import Worker
 _ROOT = Path(__file__).resolve().parent.parent
 _BUCKET = "pixeltoll"
 _TEMPLATE = "migrated"
-_WORKERS, _THREADS = 2, 8
+_WORKERS = 2
 
 
 @contextlib.contextmanager
@@ -156,14 +156,19 @@ class Parts:
     @cached_property
     def api_port(self) -> int:
         """The port of the API."""
-        return self._start_gunicorn("api", "api.wsgi:app")
+        return self._start_gunicorn("api", "api.wsgi:app", _WORKERS)
+
+    @cached_property
+    def single_api_port(self) -> int:
+        """The port of an API of one process."""
+        return self._start_gunicorn("single-api", "api.wsgi:app", 1)
 
     # --- the baselines ------------------------------------------------------------------------
 
     @cached_property
     def baseline_port(self) -> int:
         """The port of the app that stores nothing."""
-        return self._start_gunicorn("baseline-api", "bench.baselines:app")
+        return self._start_gunicorn("baseline-api", "bench.baselines:app", _WORKERS)
 
     def start_baseline_worker(self) -> None:
         """Start a bare Celery worker, solo as ours is, once."""
@@ -187,11 +192,11 @@ class Parts:
             pass
         return answered
 
-    def _start_gunicorn(self, name: str, app: str) -> int:
+    def _start_gunicorn(self, name: str, app: str, workers: int) -> int:
         """Start an app behind gunicorn, by the command that the API has, whichever app it is."""
         port = free_port()
         command = processes.gunicorn(
-            f"{processes.LOOPBACK}:{port}", workers=_WORKERS, threads=_THREADS
+            f"{processes.LOOPBACK}:{port}", workers=workers, threads=processes.THREADS
         )
         argv = tuple(app if part == "api.wsgi:app" else part for part in command)
         self._supervisor.start(

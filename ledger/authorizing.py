@@ -9,6 +9,7 @@ needs no transaction around it.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, Row, Select, column, select, text, true
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
@@ -262,15 +264,25 @@ def _alone() -> Select[*tuple[Any, ...]]:
     )
 
 
-@functools.cache
+# SQLAlchemy compiles what looks the same once, and reads each row by the columns of the statement
+# that it compiled. Threads that come first at the same time must not each make their own.
+_BUILDING = threading.Lock()
+
+
 def _together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
+    with _BUILDING:
+        return _built_together(companion)
+
+
+@functools.cache
+def _built_together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
     """Return the same with a companion: answers with the balance, the hold, its orchestrator, it.
 
     All but the balance are none when the hold is refused.
     """
     # By a short name, because it stands before every column.
     made = companion.insert(_HOLD).returning(*companion.entity.__table__.columns).cte("m")
-    return (
+    statement = (
         select(
             _FUNDS.c.balance,
             aliased(Hold, _HOLD),
@@ -282,3 +294,6 @@ def _together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
         .outerjoin(made, true())
         .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING, made)
     )
+    # A statement makes its columns when it is first compiled, and that is not for many threads.
+    statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+    return statement

@@ -16,13 +16,16 @@ from pixeltoll.supervisor import Child
 from tasks.tables import Worker
 
 _API_GRACE_S = 10
+# A few more than PIXELTOLL_MAX_WAITING: waiting requests leave room for those that work.
+THREADS = 544
 LOOPBACK = "127.0.0.1"
 
 
 def gunicorn(bind: str, *, workers: int, threads: int) -> tuple[str, ...]:
     """Return the command that serves the API.
 
-    Threads, because a request that waits for its job to end holds one and does nothing with it.
+    Threads, because a request that waits for its job to end holds one and does nothing with it:
+    some tens of kilobytes, and no CPU.
     """
     return (
         *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", bind),
@@ -39,7 +42,7 @@ def api(env: Mapping[str, str], cwd: Path, socket_fd: int, port: int) -> Child:
     """
     return Child(
         name="api",
-        argv=gunicorn(f"fd://{socket_fd}", workers=2, threads=8),
+        argv=gunicorn(f"fd://{socket_fd}", workers=2, threads=THREADS),
         env=env,
         ready=lambda: _is_healthy(port),
         cwd=cwd,

@@ -19,7 +19,7 @@ from ledger.errors import LedgerError
 from pixeltoll import settings
 from pixeltoll.console import complain, say
 from pixeltoll.errors import PixeltollError
-from pixeltoll.processes import LOOPBACK, gunicorn
+from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
 from tasks.errors import TasksError
 
@@ -29,7 +29,7 @@ DataDir = Annotated[
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
+models_app = typer.Typer(no_args_is_help=True, help="The models that there are.")
 app.add_typer(models_app, name="models")
 
 
@@ -54,11 +54,11 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
-    threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = 8,
+    threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = THREADS,
     data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
     """Serve the API, on the servers that the environment names or else the data folder's."""
-    _settle(data_dir)
+    settle(data_dir)
     command = gunicorn(f"{host}:{port}", workers=workers, threads=threads)
     os.execv(command[0], command)  # noqa: S606  no shell is wanted
 
@@ -75,7 +75,7 @@ def worker(
 
     PIXELTOLL_ORCHESTRATOR_KEY says whose offers it serves.
     """
-    _settle(data_dir)
+    settle(data_dir)
     # Here and not above: these load torch, which no other command needs.
     from tasks import worker as gpu
     from tasks.engine.diffusion import DiffusionEngine
@@ -90,7 +90,7 @@ def worker(
 @app.command()
 def scheduler(data_dir: DataDir = DEFAULT_DIR) -> None:
     """Ring for forgotten jobs, take back lost ones, expire overdue ones. Several may run."""
-    _settle(data_dir)
+    settle(data_dir)
     from tasks import scheduler as sweeper
 
     sweeper.run()
@@ -102,7 +102,7 @@ def flower(
     data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
     """Watch the queues in a browser. Set FLOWER_BASIC_AUTH to user:password."""
-    _settle(data_dir)
+    settle(data_dir)
     from tasks.app import make_celery
     from tasks.settings import TaskSettings
 
@@ -121,7 +121,7 @@ def make_demo(
     say(f"The catalog of the demo models is {make(target, seed)}")
 
 
-def _settle(data_dir: Path) -> None:
+def settle(data_dir: Path) -> None:
     """Take the settings from the data folder's stack, unless the environment has its own."""
     if not settings.UpSettings().database_url:
         settings.adopt(Connection.read(data_dir).environment())

@@ -11,7 +11,8 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -48,6 +49,14 @@ _TAKES: Mapping[Layout, Mapping[Pipeline, frozenset[str]]] = {
         "image-to-image": frozenset({"guidance_scale", "strength"}),
     },
 }
+# Text encoders of a layout, each of which may be given a prompt of its own.
+_PROMPTS: Mapping[Layout, int] = {
+    "stable-diffusion": 1,
+    "stable-diffusion-xl": 2,
+    "instruct-pix2pix": 1,
+    "stable-diffusion-3": 3,
+    "flux": 2,
+}
 # Pixels per step of the denoiser's grid: the decoder's factor of eight, and a transformer's patches
 # of two.
 _UNET_GRAIN = 8
@@ -79,9 +88,10 @@ class Part:
 class ModelSpec:
     """A neural network and the bounds within which it is run. Sizes are in pixels.
 
-    A request beyond a maximum is refused. `run_steps` and `run_guidance_scale` are for distilled
-    models, which make good pictures within these (low, high) only: a request is brought into them,
-    and told so. `raise_strength` brings a strength that would leave no step up to one step.
+    `aliases` are other names that requests may use. A request beyond a maximum is refused.
+    `run_steps` and `run_guidance_scale` are for distilled models, which make good pictures within
+    these (low, high) only: a request is brought into them, and told so. `raise_strength` brings a
+    strength that would leave no step up to one step.
     `vram_gib` is an estimate, from the weights, of what one picture of the default size needs.
     """
 
@@ -91,6 +101,7 @@ class ModelSpec:
     source: str
     layout: Layout
     pipelines: tuple[Pipeline, ...]
+    aliases: tuple[str, ...] = ()
     revision: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     variant: str | None = None
@@ -131,6 +142,10 @@ class ModelSpec:
                 )
         return None
 
+    def prompts(self, pipeline: str) -> int:
+        """Return how many prompts a `prompt` may hold, divided by `|`."""
+        return _PROMPTS[self.layout] if pipeline == "text-to-image" else 1
+
     def takes(self, pipeline: str) -> frozenset[str]:
         """Return which of the parameters that differ between layouts have a meaning."""
         names: Mapping[Any, frozenset[str]] = _TAKES[self.layout]
@@ -152,6 +167,7 @@ class Catalog:
 
     def __init__(self, models: Iterable[ModelSpec]) -> None:
         self._models = {model.model_id: model for model in models}
+        self._aliases = {alias: model for model in self._models.values() for alias in model.aliases}
 
     def get(self, model_id: str) -> ModelSpec:
         """Return the model.
@@ -163,6 +179,14 @@ class Catalog:
             return self._models[model_id]
         except KeyError:
             raise UnknownModel(model_id, tuple(self._models)) from None
+
+    def resolve(self, name: str) -> ModelSpec:
+        """Return the model of an id or an alias. Only what is asked by others may use an alias.
+
+        Raises:
+            UnknownModel: The catalog has neither.
+        """
+        return self._aliases.get(name) or self.get(name)
 
     def models(self) -> tuple[ModelSpec, ...]:
         """Return every model."""
@@ -180,6 +204,7 @@ def load(extra: Path | None = None) -> Catalog:
     if extra is not None:
         models |= {model.model_id: model for model in _read(extra)}
     _check_slugs(models)
+    _check_aliases(models.values())
     return Catalog(models.values())
 
 
@@ -193,6 +218,14 @@ def _check_slugs(model_ids: Iterable[str]) -> None:
                 "give one of them another model_id."
             )
         slugs[slug] = model_id
+
+
+def _check_aliases(models: Collection[ModelSpec]) -> None:
+    names = Counter(alias for model in models for alias in model.aliases)
+    names.update(model.model_id for model in models)
+    for name, count in names.items():
+        if count > 1:
+            raise CatalogError(f"{name!r} names more than one model; an alias must be its own.")
 
 
 def _read(path: Path) -> list[ModelSpec]:

@@ -21,6 +21,7 @@
         |   `-- LoraIncompatible
         |-- OutOfMemory
         |-- InferenceError
+        |-- Withheld            what was made is not to be shown
         `-- Interrupted
 
 The classes carry facts. HTTP statuses and wording of responses belong to the floor above.
@@ -215,6 +216,19 @@ class InferenceError(EngineError):
     """Raised when a pipeline call fails or makes a picture that is not finite."""
 
     code = "inference_failed"
+
+
+class Withheld(EngineError):
+    """Raised when the safety checker flags pictures, and the gateway's policy withholds them."""
+
+    code = "withheld"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(
+            f"The safety checker flagged {count} of the pictures, and the gateway's policy "
+            "withholds such pictures. They are not charged."
+        )
 
 
 class Interrupted(EngineError):

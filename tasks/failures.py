@@ -17,11 +17,18 @@ from tasks.errors import (
     OutOfMemory,
     StorageError,
     TasksError,
+    Withheld,
 )
 
-_FINAL = (ObjectNotFound, InvalidImage, OutOfMemory, LoraNotFound, LoraNotAllowed, LoraIncompatible)
+_FINAL = (
+    *(ObjectNotFound, InvalidImage, OutOfMemory, Withheld),
+    *(LoraNotFound, LoraNotAllowed, LoraIncompatible),
+)
 # These speak against the job, or against what a catalog names, and not against the worker.
-_NOT_THE_WORKER = (StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadError)
+_NOT_THE_WORKER = (
+    *(StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadError),
+    Withheld,
+)
 _MAX_MESSAGE = 500
 
 

@@ -145,12 +145,24 @@ def validate(
     )
 
 
+def prompts(text: str, most: int) -> tuple[str, ...]:
+    """Return the prompts of a text, one for each text encoder: `a fox | oil on canvas`.
+
+    Where a model reads one prompt, `|` is a letter like others. Blank ones are dropped.
+    """
+    parts = text.split("|") if most > 1 else (text,)
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) -> None:
-    if not request.prompt.strip():
+    if not prompts(request.prompt, most := spec.prompts(request.pipeline)):
         errors.append(FieldError("prompt", "must not be empty"))
     for name in ("prompt", "negative_prompt"):
         text: str = getattr(request, name)
-        if len(text) > spec.max_prompt_chars:
+        if (count := len(prompts(text, most))) > most:
+            said = f"has {count} prompts, divided by '|'; {spec.model_id} reads at most {most}"
+            errors.append(FieldError(name, said))
+        elif len(text) > spec.max_prompt_chars:
             errors.append(
                 FieldError(
                     name, f"has {len(text)} characters; at most {spec.max_prompt_chars} are taken"

@@ -59,8 +59,9 @@ class Sweeper:
             chores.attempt(chore)
 
     def tidy(self) -> None:
-        """Do the chore of the object store, for which no job should have to wait."""
+        """Do the chores of the object store, for which no job should have to wait."""
         chores.attempt(self.clear)
+        chores.attempt(self.delete_outdated)
 
     def reclaim(self) -> None:
         """Queue again what lost workers were running, and ring for it."""
@@ -100,6 +101,21 @@ class Sweeper:
                 _log.info("objects_swept", job_id=str(job_id), count=len(found - kept))
             with self._sessions.begin() as session:
                 sweeps.mark_swept(session, job_id)
+
+    def delete_outdated(self) -> None:
+        """Delete the pictures of jobs that ended long enough ago."""
+        if not self._settings.keep_results_s:
+            return
+        with self._sessions.begin() as session:
+            outdated = sweeps.outdated(session, self._settings.keep_results_s)
+        keys = [key for some in outdated.values() for key in some]
+        if keys:
+            self._store.delete(keys)
+        if outdated:
+            # After the objects: what was not deleted is found again. Deleting twice is no error.
+            with self._sessions.begin() as session:
+                sweeps.mark_deleted(session, outdated)
+            _log.info("results_deleted", jobs=len(outdated), objects=len(keys))
 
     def forget_workers(self) -> None:
         """Drop the rows of workers that died without a word."""

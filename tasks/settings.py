@@ -108,6 +108,14 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_DEFAULT_DEADLINE_S",
         description="A job without a deadline expires after this long, and its hold with it.",
     )
+    keep_results_s: int = Field(
+        0,
+        ge=0,
+        validation_alias="PIXELTOLL_KEEP_RESULTS_S",
+        description="How long after its end a job's pictures are kept, its input too; then they "
+        "are deleted, and their addresses answer 410. 0 means forever. The API and the scheduler "
+        "must be told the same.",
+    )
     ring_after_s: float = Field(
         5.0,
         gt=0,

@@ -20,10 +20,10 @@ from uuid import UUID
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import claims, failures, telemetry
+from tasks import claims, failures, policies, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
-from tasks.errors import Interrupted, TasksError
+from tasks.errors import Interrupted, TasksError, Withheld
 from tasks.runtime import Runtime
 from tasks.tables import Job
 
@@ -86,7 +86,8 @@ class Settler:
         try:
             wanted = [job for job in claimed if job.id in made]
             verdicts = self._verdicts(wanted, made)
-            stored = self._store_all([job for job in wanted if job.id in verdicts], made, verdicts)
+            made = self._by_policy([job for job in wanted if job.id in verdicts], made, verdicts)
+            stored = self._store_all([job for job in wanted if job.id in made], made, verdicts)
             settled = self._settle_all(stored)
             gone = [job.id for job in wanted if job.id not in settled]
             if gone:
@@ -113,6 +114,40 @@ class Settler:
             except Exception as error:  # noqa: BLE001  as in _try
                 self.give_up(job, error)
         return verdicts
+
+    def _by_policy(
+        self, batch: Sequence[Job], made: Mapping[UUID, Made], verdicts: _Verdicts
+    ) -> dict[UUID, Made]:
+        """Treat flagged pictures as their gateways want; a job that is left with none is settled.
+
+        So is one whose gateway's policy cannot be read: nothing goes out against it.
+        """
+        allowed = {job.id: made[job.id] for job in batch}
+        flagged = [job for job in batch if any(verdicts[job.id])]
+        if not flagged:
+            return allowed
+        try:
+            with self._run.sessions.begin() as session:
+                policy = policies.safety(session, {job.gateway_id for job in flagged})
+        except SQLAlchemyError as error:
+            for job in flagged:
+                del allowed[job.id]
+                self.give_up(job, error)
+            return allowed
+        for job in flagged:
+            before, flags = made[job.id], verdicts[job.id]
+            pictures = policies.apply(policy[job.gateway_id], before.pictures, flags)
+            verdicts[job.id] = [
+                flag for i, flag in zip(before.pictures, flags, strict=True) if i in pictures
+            ]
+            withheld = len(before.pictures) - len(pictures)
+            failed = before.failed or (Withheld(withheld) if withheld else None)
+            if pictures:
+                allowed[job.id] = Made(pictures, failed)
+            else:
+                del allowed[job.id]
+                self.give_up(job, Withheld(withheld))
+        return allowed
 
     def _store_all(
         self, batch: Sequence[Job], made: Mapping[UUID, Made], verdicts: _Verdicts

@@ -6,7 +6,7 @@ the transaction; `scheduler` and `keeper` call these at their intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -151,3 +151,26 @@ def unswept(session: Session, after_s: float) -> dict[UUID, set[str]]:
 def mark_swept(session: Session, job_id: UUID) -> None:
     """Say that nothing of a lost attempt is left behind."""
     session.execute(update(Job).where(Job.id == job_id).values(swept=True))
+
+
+def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
+    """Return jobs that ended longer than `keep_s` ago, with the objects that are to go."""
+    rows = session.scalars(
+        select(Job)
+        .where(Job.kept, Job.finished_at < func.now() - jobs.interval(keep_s))
+        .options(selectinload(Job.outputs))
+        .order_by(Job.finished_at)
+        .limit(_SWEEP_BATCH)
+    )
+    return {
+        job.id: [
+            *(output.key for output in job.outputs),
+            *([] if job.input_key is None else [job.input_key]),
+        ]
+        for job in rows
+    }
+
+
+def mark_deleted(session: Session, job_ids: Collection[UUID]) -> None:
+    """Say that the pictures of these jobs are gone."""
+    session.execute(update(Job).where(Job.id.in_(job_ids)).values(kept=False))

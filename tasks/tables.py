@@ -52,6 +52,11 @@ class Job(Base):
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
         Index("ix_jobs_unswept", "finished_at", postgresql_where=text("NOT swept")),
+        Index(
+            "ix_jobs_kept",
+            "finished_at",
+            postgresql_where=text("kept AND finished_at IS NOT NULL"),
+        ),
         Index("ix_jobs_gateway_id_id", "gateway_id", text("id DESC")),
         Index(
             "uq_jobs_idempotency",
@@ -97,6 +102,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # False while a lost attempt may have left objects behind that no output names.
     swept: Mapped[bool] = mapped_column(server_default=text("true"))
+    # False once its pictures, which had their time, are deleted.
+    kept: Mapped[bool] = mapped_column(server_default=text("true"))
 
     orchestrator: Mapped[Orchestrator] = relationship(lazy="raise", viewonly=True)
     hold: Mapped[Hold] = relationship(lazy="raise", viewonly=True)
@@ -121,6 +128,15 @@ class Output(Base):
     content_type: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class GatewayPolicy(Base):
+    """What a gateway wants of pictures that the safety checker flags; without a row: flag."""
+
+    __tablename__ = "gateway_policies"
+
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"), primary_key=True)
+    safety: Mapped[str]
 
 
 class Worker(Base):

@@ -164,6 +164,10 @@ class MoodyStore(ObjectStore):
         super().put(key, data, content_type, metadata)
         self.on_put(key)
 
+    def delete(self, keys: Sequence[str]) -> None:
+        self._complain(keys[0])
+        super().delete(keys)
+
     def _complain(self, key: str) -> None:
         if self.is_down:
             raise StorageError(f"The object store did not answer for {key!r}.")

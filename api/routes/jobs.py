@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import time
 from collections.abc import Iterator
 from uuid import UUID
 
 from flask import Blueprint, Response
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement
 
 from api import orders, parsing, render
 from api.openapi import Answer, Operation, operation
@@ -36,7 +35,6 @@ from tasks.errors import (
     StorageError,
     UnknownModel,
 )
-from tasks.jobs import FINAL_STATES, Bell, Order
 from tasks.tables import Job
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
@@ -46,9 +44,6 @@ REFUSALS = (
     *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount),
     *(NoPriceLimit, OverPriceLimit, NoRate),
 )
-# A waiting poll looks often at first, for short jobs, and then ever less.
-_FIRST_PAUSE_S = 0.05
-_LAST_PAUSE_S = 0.5
 
 
 @bp.post("")
@@ -84,26 +79,7 @@ def submit() -> Response:
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
     asked, data = parsing.job_body()
-    digest = orders.request_hash(asked, data)
-    with runtime.reads() as session:
-        job, is_new = orders.earlier(session, caller.gateway_id, key, digest), False
-    if job is None:
-        prepared = orders.prepare(runtime, asked, data)
-        order = Order(
-            gateway_id=caller.gateway_id,
-            api_key_id=caller.api_key_id,
-            generation=prepared.generation,
-            request_hash=digest,
-            deadline_s=orders.deadline_s(runtime, asked),
-            max_price=prepared.max_price,
-            priority=asked.priority,
-            idempotency_key=key,
-            max_rate_age=runtime.max_rate_age,
-            weights=runtime.task_settings.weights,
-        )
-        job, is_new = orders.submit(runtime, order, prepared.picture)
-    if is_new:
-        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
+    job, is_new = orders.place(runtime, caller, asked, data, key)
     response = render.answer(_view(runtime, job), 202, Location=f"/v1/jobs/{job.id}")
     if not is_new:
         response.headers["Idempotency-Replayed"] = "true"
@@ -126,7 +102,10 @@ def poll(job_id: str) -> Response:
     wait = parsing.query(WaitQuery).wait
     known = _id(job_id)
     if wait > 0:
-        _wait(runtime, gateway_id, known, wait)
+        # Waiting takes a thread. When this process has no more of them to spare, it does not wait.
+        with runtime.waiting.place() as has_place:
+            if has_place:
+                runtime.waiting.wait(gateway_id, known, wait)
     with runtime.reads() as session:
         job = jobs.find(session, gateway_id, known)
     return render.answer(_view(runtime, job))
@@ -202,32 +181,6 @@ def _id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise JobNotFound(text) from None
-
-
-def _wait(runtime: Runtime, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
-    """Return when a job has ended, is gone, or time is over; holds no connection meanwhile.
-
-    Waiting takes a thread. When this process has no more of them to spare, it does not wait.
-    """
-    if not runtime.waiting.acquire(blocking=False):
-        return
-    try:
-        query = select(Job.state).where(Job.id == job_id, Job.gateway_id == gateway_id)
-        for pause in _pauses(time.monotonic() + seconds):
-            with runtime.reads() as session:
-                if session.scalar(query) in (None, *FINAL_STATES):
-                    return
-            time.sleep(pause)
-    finally:
-        runtime.waiting.release()
-
-
-def _pauses(until: float) -> Iterator[float]:
-    """Yield how long to sleep, each a little longer, until the time is over."""
-    pause = _FIRST_PAUSE_S
-    while (left := until - time.monotonic()) > 0:
-        yield min(pause, left)
-        pause = min(pause * 1.5, _LAST_PAUSE_S)
 
 
 def _filters(asked: JobsQuery) -> Iterator[ColumnElement[bool]]:

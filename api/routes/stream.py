@@ -6,16 +6,18 @@ import re
 from uuid import UUID
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from api.errors import RangeNotSatisfiable
+from api import render
+from api.errors import PictureExpired, RangeNotSatisfiable
 from api.openapi import Answer, Operation, operation
 from api.runtime import Runtime, current
 from tasks.errors import ObjectNotFound, StorageError
-from tasks.tables import Output
+from tasks.tables import Job, Output
 
 bp = Blueprint("stream", __name__, url_prefix="/stream")
 
+_FRESH_S = 86_400
 _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -35,19 +37,20 @@ _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
             Answer(302, "Where the object store has it", headers={"Location": "A short-lived URL"}),
             Answer(304, "It has not changed"),
         ],
-        errors=[ObjectNotFound, RangeNotSatisfiable, StorageError],
+        errors=[ObjectNotFound, PictureExpired, RangeNotSatisfiable, StorageError],
     )
 )
 def picture(job_id: str, name: str) -> Response:
     """Fetch a picture. Its address needs no key: nobody can guess it."""
     runtime = current()
-    output = _find(runtime, job_id, name)
-    if runtime.settings.results == "redirect":
+    output, age_s = _find(runtime, job_id, name)
+    if runtime.settings.results != "stream":
         return _redirect(runtime, output)
     etag = output.sha256.hex()
     response = Response(mimetype=output.content_type)
     response.set_etag(etag)
-    response.headers["Cache-Control"] = "private, max-age=86400, immutable"
+    fresh_s = _fresh_s(runtime, age_s)
+    response.headers["Cache-Control"] = f"private, max-age={fresh_s}, immutable"
     response.headers["Accept-Ranges"] = "bytes"
     # It is shown as a picture or not at all, whatever its bytes are.
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
@@ -57,22 +60,44 @@ def picture(job_id: str, name: str) -> Response:
     return _filled(response, runtime, output, _range(output, etag))
 
 
-def _find(runtime: Runtime, job_id: str, name: str) -> Output:
+def _find(runtime: Runtime, job_id: str, name: str) -> tuple[Output, float]:
+    """Return a picture, and how many seconds ago its job has ended.
+
+    Raises:
+        ObjectNotFound: There was never such a picture.
+        PictureExpired: Its time is over.
+    """
     try:
         known = UUID(job_id)
     except ValueError:
         raise ObjectNotFound(job_id) from None
     if not name.isprintable():
         raise ObjectNotFound(job_id)
+    age = func.extract("epoch", func.now() - Job.finished_at)
+    query = (
+        select(Output, age, Job.kept)
+        .join(Job, Job.id == Output.job_id)
+        .where(Output.job_id == known, Output.name == name)
+    )
     with runtime.reads() as session:
-        output = session.scalar(select(Output).where(Output.job_id == known, Output.name == name))
-    if output is None:
+        found = session.execute(query).one_or_none()
+    if found is None:
         raise ObjectNotFound(job_id)
-    return output
+    output, age_s, is_kept = found
+    keep_s = runtime.task_settings.keep_results_s
+    if not is_kept or 0 < keep_s <= age_s:
+        raise PictureExpired
+    return output, float(age_s)
+
+
+def _fresh_s(runtime: Runtime, age_s: float) -> int:
+    """Return how long a browser may keep the picture: no longer than we do."""
+    keep_s = runtime.task_settings.keep_results_s
+    return min(_FRESH_S, int(keep_s - age_s)) if keep_s else _FRESH_S
 
 
 def _redirect(runtime: Runtime, output: Output) -> Response:
-    url = runtime.store.presign(output.key, runtime.settings.redirect_expires_s)
+    url = render.object_url(output, runtime)
     return Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
 
 

@@ -13,6 +13,8 @@ from ledger.tables import Gateway
 from pixeltoll.commands.common import AsJson, GatewayName, books, settlement_currency
 from pixeltoll.console import show, show_all, tell
 from pixeltoll.run import DEFAULT_DIR, DataDir
+from tasks import policies
+from tasks.policies import Safety
 
 gateway_app = typer.Typer(no_args_is_help=True, help="Who pays.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys of gateways.")
@@ -46,6 +48,27 @@ def list_gateways(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> N
             has = accounts.balance(session, gateway.id)
             rows.append({"id": gateway.id, "name": gateway.name, **vars(has)})
     show_all(("id", "name", "available", "held", "currency"), rows, as_json=as_json)
+
+
+@gateway_app.command("policy")
+def policy(
+    gateway: GatewayName,
+    safety: Annotated[
+        Safety | None,
+        typer.Option(
+            help="Deliver flagged pictures as they are, blurred, or not at all and uncharged."
+        ),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Show, or set, what becomes of pictures that the safety checker flags."""
+    with books(data_dir) as session:
+        owner = accounts.find_gateway(session, gateway)
+        if safety is not None:
+            policies.set_safety(session, owner.id, safety)
+        found = policies.safety(session, [owner.id])[owner.id]
+        show({"gateway": owner.name, "safety": found}, as_json=as_json)
 
 
 @key_app.command("create")

@@ -31,6 +31,7 @@ from tasks.errors import (
     OutOfMemory,
     StorageError,
 )
+from tasks.params import prompts
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 
@@ -148,7 +149,7 @@ def _arguments(batch: Batch) -> dict[str, Any]:
     """Return a pipeline's arguments: lists of what differs between pictures, and the rest."""
     model, taken = batch.model, batch.model.takes(batch.pipeline)
     arguments: dict[str, Any] = {
-        "prompt": [task.prompt for task in batch.tasks],
+        **_prompts(batch, "prompt"),
         # One generator each, on the CPU: a picture then depends neither on its neighbours nor on
         # the device's noise.
         "generator": [torch.Generator("cpu").manual_seed(task.seed) for task in batch.tasks],
@@ -157,13 +158,12 @@ def _arguments(batch: Batch) -> dict[str, Any]:
         "output_type": "pt",
     }
     optional: dict[str, Any] = {
-        # Always strings, never None: a pipeline treats None differently, and then for the batch as
-        # a whole.
-        "negative_prompt": [task.negative_prompt for task in batch.tasks],
         "image_guidance_scale": batch.image_guidance_scale,
         "strength": _usable_strength(batch),
     }
     arguments |= {name: value for name, value in optional.items() if name in taken}
+    if "negative_prompt" in taken:
+        arguments |= _prompts(batch, "negative_prompt")
     if batch.pipeline == loading.IMAGE_TO_IMAGE:
         arguments["image"] = [task.image for task in batch.tasks]
     if batch.pipeline == loading.TEXT_TO_IMAGE or model.layout in loading.SIZED_BY_ARGUMENT:
@@ -171,6 +171,25 @@ def _arguments(batch: Batch) -> dict[str, Any]:
     if model.max_sequence_tokens is not None and model.layout in loading.WITH_LONG_PROMPTS:
         arguments["max_sequence_length"] = model.max_sequence_tokens
     return arguments
+
+
+def _prompts(batch: Batch, name: str) -> dict[str, list[str]]:
+    """Return the prompts of a batch by argument: `prompt`, and `prompt_2` for a second encoder.
+
+    An encoder without a prompt of its own reads the first. Always strings, never None: a pipeline
+    treats None differently, and then for the batch as a whole.
+    """
+    texts: list[str] = [getattr(task, name) for task in batch.tasks]
+    most = batch.model.prompts(batch.pipeline)
+    if most == 1 or not any("|" in text for text in texts):
+        return {name: texts}
+    split = [prompts(text, most) or ("",) for text in texts]
+    return {
+        name if encoder == 0 else f"{name}_{encoder + 1}": [
+            parts[encoder] if encoder < len(parts) else parts[0] for parts in split
+        ]
+        for encoder in range(most)
+    }
 
 
 def _usable_strength(batch: Batch) -> float:

@@ -130,3 +130,20 @@ def test_a_decoder_from_elsewhere_is_used(
         diffusion.generate(replace(request, model=one), go_on)[0] for one in (base, model)
     )
     assert difference(ours, theirs) > 20
+
+
+@pytest.mark.parametrize("name", ["demo-sdxl", "demo-stable-diffusion-3", "demo-flux"])
+def test_a_second_encoder_reads_the_prompt_after_the_bar(
+    name: str, zoo: Zoo, diffusion: DiffusionEngine
+) -> None:
+    tasks = [
+        task("a cat"),
+        task("a cat | a cat"),
+        task("a cat | the red sun over a dark sea", 1, "ugly | grey"),
+    ]
+    request = batch(zoo, (name, "text-to-image"), tasks)
+    plain, twice, other = diffusion.generate(request, go_on)
+    (alone,) = diffusion.generate(replace(request, tasks=request.tasks[:1]), go_on)
+    assert difference(plain, twice) <= TOLERANCE
+    assert difference(plain, alone) <= TOLERANCE
+    assert distance(plain, other) > 0.1

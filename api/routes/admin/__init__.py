@@ -16,6 +16,7 @@ from api.routes.admin import (
     orchestrator_keys,
     orchestrators,
     payouts,
+    policies,
     rates,
     refunds,
     refusals,
@@ -24,7 +25,7 @@ from api.routes.admin import (
 
 bp = Blueprint("admin", __name__, url_prefix="/v1/admin")
 for room in (
-    *(gateways, keys, top_ups, limits, budgets, refusals),
+    *(gateways, keys, top_ups, limits, budgets, policies, refusals),
     *(orchestrators, orchestrator_keys, offers, rates, payouts, refunds),
 ):
     bp.register_blueprint(room.bp)

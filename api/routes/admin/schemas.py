@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from api.schemas import PARTY, POSITIVE, Amount, Body, Name, PageQuery, Query, Rate, Time
 from tasks.catalog import Pipeline
+from tasks.policies import Safety
 
 _CURRENCY: dict[str, Any] = {"enum": ["USD", "ETH"]}
 
@@ -127,3 +128,9 @@ class SheetQuery(Query):
     format: Literal["json", "csv"] | None = Field(
         None, description="Goes before the `Accept` header; JSON where neither says."
     )
+
+
+class PolicyRequest(Body):
+    """A gateway's policy."""
+
+    safety: Safety

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.views import BalanceView, Money, PriceView, View
+from tasks.policies import Safety
 
 
 class GatewayView(View):
@@ -208,3 +209,12 @@ class RefusalsView(View):
 
     data: list[RefusalView]
     next_cursor: str | None
+
+
+class PolicyView(View):
+    """What becomes of pictures that the safety checker flags."""
+
+    safety: Safety = Field(
+        description="`flag`: delivered, and `nsfw` says so. `blur`: delivered beyond recognition. "
+        "`withhold`: neither delivered nor charged."
+    )

@@ -327,3 +327,26 @@ def test_an_orchestrators_keys_are_shown_once_and_revoked(admin: CheckedClient) 
     assert revoked[0]["revoked_at"]
     for key_id in ("nobody", "%00"):
         problem(admin.delete(f"{address}/{key_id}"), 404, "unknown_orchestrator_key")
+
+
+# --- policies ---------------------------------------------------------------------------------
+
+
+def test_a_gateways_safety_policy_is_shown_and_set(
+    admin: CheckedClient, gateway: tuple[str, CheckedClient]
+) -> None:
+    address = f"{ADMIN}/gateways/{gateway[0]}/policy"
+    assert admin.get(address).json == {"safety": "flag"}
+    for safety in ("withhold", "blur"):
+        assert admin.put(address, json={"safety": safety}).json == {"safety": safety}
+    assert admin.get(address).json == {"safety": "blur"}
+
+
+def test_a_safety_policy_that_is_none_changes_nothing(
+    admin: CheckedClient, gateway: tuple[str, CheckedClient]
+) -> None:
+    address = f"{ADMIN}/gateways/{gateway[0]}/policy"
+    problem(admin.put(address, json={"safety": "burn"}), 422, "invalid_params")
+    assert admin.get(address).json == {"safety": "flag"}
+    problem(admin.get(f"{ADMIN}/gateways/nobody/policy"), 404, "unknown_gateway")
+    problem(gateway[1].put(address, json={"safety": "flag"}), 401, "not_authenticated")

@@ -14,7 +14,6 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from api.runtime import Runtime
 from tasks import claims
 from tasks.tables import Job
 from tests.integration.api.conftest import MakeWorld
@@ -197,41 +196,6 @@ def test_a_poll_waits_no_longer_than_it_was_asked_to(world: World) -> None:
 
     assert world.client().get(f"/v1/jobs/{job['id']}?wait=0.4").json["state"] == "queued"
     assert 0.4 <= time.monotonic() - began < 3
-
-
-def test_a_waiting_poll_holds_no_connection_between_looks(world: World) -> None:
-    job = world.submit()
-    pool = world.sessions.kw["bind"].pool
-    poll = threading.Thread(
-        target=world.client().get, args=(f"/v1/jobs/{job['id']}?wait=2",), daemon=True
-    )
-    poll.start()
-    looks = []
-    while poll.is_alive():
-        looks.append(pool.checkedout())
-        time.sleep(0.01)
-
-    assert looks.count(0) > len(looks) * 0.7
-
-
-def test_when_too_many_wait_the_next_poll_is_answered_at_once(make_world: MakeWorld) -> None:
-    world = make_world(max_waiting=1)
-    job = world.submit()
-    address = f"/v1/jobs/{job['id']}?wait=2"
-    first = threading.Thread(target=world.client().get, args=(address,))
-    first.start()
-    _until_somebody_waits(world.runtime)
-    began = time.monotonic()
-
-    assert world.client().get(address).status_code == 200
-    assert time.monotonic() - began < 1
-    first.join()
-
-
-def _until_somebody_waits(runtime: Runtime) -> None:
-    while runtime.waiting.acquire(blocking=False):
-        runtime.waiting.release()
-        time.sleep(0.01)
 
 
 # --- canceling --------------------------------------------------------------------------------

@@ -47,7 +47,11 @@ def test_a_worker_that_is_up_makes_its_model_live_and_then_warm(world: World) ->
         world.wake(warm=warm)
         from_image, from_text = world.client().get("/v1/models").json["data"]
         assert (from_text["live"], from_text["warm"]) == (True, warm)
+        assert from_text["state"] == ("warm" if warm else "on_demand")
+        assert from_text["reason"] is None
         assert (from_image["live"], from_image["warm"]) == (False, False)
+        assert from_image["state"] == "unavailable"
+        assert "No worker" in from_image["reason"]
 
 
 def _second_offer(world: World, price: str) -> None:

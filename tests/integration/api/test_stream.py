@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from pydantic import ValidationError
+from sqlalchemy import text
 
+from api.settings import ApiSettings
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import World, problem
 
@@ -133,3 +136,41 @@ def test_by_setting_clients_are_sent_to_the_store(make_world: MakeWorld) -> None
     assert response.status_code == 302
     assert response.headers["Cache-Control"] == "no-store"
     assert httpx.get(response.headers["Location"]).content == DATA
+
+
+@pytest.mark.parametrize("results", ["presigned", "public"])
+def test_by_setting_links_lead_to_the_store_itself(make_world: MakeWorld, results: str) -> None:
+    world = make_world(results=results, results_url="https://cdn.example/")
+    job = world.submit()
+    world.succeed(DATA)
+    url = world.client().get(f"/v1/jobs/{job['id']}").json["outputs"][0]["url"]
+
+    if results == "presigned":
+        assert httpx.get(url).content == DATA
+    else:
+        assert url.startswith(f"https://cdn.example/outputs/{job['id']}/")
+    name = url.partition("?")[0].rpartition("/")[2]
+    response = world.client("").get(f"/stream/{job['id']}/{name}")
+    assert response.status_code == 302
+
+
+def test_public_links_need_to_know_where() -> None:
+    with pytest.raises(ValidationError, match="PIXELTOLL_RESULTS_URL"):
+        ApiSettings.model_validate({"PIXELTOLL_RESULTS": "public"})
+
+
+def test_a_picture_has_its_time(world: World) -> None:
+    settings = world.runtime.task_settings.model_copy(update={"keep_results_s": 600})
+    vars(world.runtime)["task_settings"] = settings
+    where, client = published(world), world.client("")
+    control = client.get(where).headers["Cache-Control"]
+    assert 500 < int(control.partition("max-age=")[2].partition(",")[0]) <= 600
+
+    age = text("UPDATE jobs SET finished_at = now() - interval '601 s'")
+    world.change(lambda session: session.execute(age))
+    problem(client.get(where), 410, "picture_expired")
+
+    vars(world.runtime)["task_settings"] = settings.model_copy(update={"keep_results_s": 0})
+    assert client.get(where).status_code == 200
+    world.change(lambda session: session.execute(text("UPDATE jobs SET kept = false")))
+    problem(client.get(where), 410, "picture_expired")

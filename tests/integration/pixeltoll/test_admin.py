@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from api import auth
 from api.errors import NotAuthenticated, UnknownKey
+from tasks import workers
 from tests.integration.pixeltoll.helpers import Operator
+from tests.stage import OTHER, SMALL, Stage, queue
 
 PRICE = "0.000000019073484"
 
@@ -150,3 +153,28 @@ def test_a_settlement_currency_of_its_own_is_the_one_of_its_prices(
 
     assert operator.json("balance", "acme")["currency"] == "ETH"
     assert operator.rows("limit", "list", "acme")[0]["currency"] == "ETH"
+
+
+def test_a_gateways_safety_policy_is_shown_and_set(operator: Operator) -> None:
+    operator.run("gateway", "create", "acme")
+
+    assert operator.json("gateway", "policy", "acme") == {"gateway": "acme", "safety": "flag"}
+    assert operator.json("gateway", "policy", "acme", "--safety", "blur")["safety"] == "blur"
+    assert operator.json("gateway", "policy", "acme")["safety"] == "blur"
+
+
+def test_the_models_are_listed_with_what_can_be_had(
+    operator: Operator, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIXELTOLL_CATALOG", str(tmp_path / "catalog.toml"))
+    with stage.sessions.begin() as session:
+        workers.heartbeat(session, "w", stage.orchestrator_id, [queue(), queue(OTHER)], [SMALL])
+
+    found = {(row["model_id"], row["pipeline"]): row for row in operator.rows("models", "list")}
+
+    assert found[SMALL, "text-to-image"]["state"] == "warm"
+    assert found[OTHER, "text-to-image"]["state"] == "on_demand"
+    assert "No worker" in found[OTHER, "image-to-image"]["reason"]
+    lightning = found["ByteDance/SDXL-Lightning", "text-to-image"]
+    assert (lightning["state"], lightning["reason"]) == ("unavailable", "Nobody offers it.")
+    assert "ByteDance/SDXL-Lightning-8step" in lightning["aliases"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tasks import claims, sweeps, workers
 from tasks.scheduler import Sweeper
 from tasks.storage import ObjectStore
+from tests.fakes import MoodyStore
 from tests.integration.tasks.test_states import outputs
 from tests.invariants import assert_no_orphans
 from tests.stage import OTHER, SMALL, Stage, queue
@@ -170,3 +171,54 @@ def test_a_chore_that_fails_does_not_stop_the_others(stage: Stage) -> None:
     with stage.broken("jobs", "error_code"):
         sweeps_with_a_fault.sweep()
     assert rung == [queue()]
+
+
+# --- results that had their time --------------------------------------------------------------
+
+
+def test_pictures_that_had_their_time_are_deleted_with_the_input(
+    stage: Stage, store: ObjectStore
+) -> None:
+    store.put("inputs/a.png", b"in", "image/png")
+    old = stage.submit(
+        "old", pipeline="image-to-image", image_size=(64, 64), input_key="inputs/a.png"
+    )
+    young, waiting = stage.submit("young"), stage.submit("waiting")
+    for name, job in (("image-to-image", old), ("text-to-image", young)):
+        with stage.sessions.begin() as session:
+            (claimed,) = claims.claim(session, queue(SMALL, name), "w", 1, 30)
+            made = outputs(claimed)
+            claims.succeed(session, {(job.id, claimed.attempt): made})
+        for output in made:
+            store.put(output.key, b"out", "image/png")
+    stage.execute("UPDATE jobs SET finished_at = now() - interval '61 s' WHERE id = :id", id=old.id)
+
+    sweeper(stage, store).tidy()
+    assert len(list(store.list(""))) == 3
+    keeping = stage.settings.model_copy(update={"keep_results_s": 60})
+    for _ in range(2):
+        Sweeper(stage.sessions, store, lambda _bell: None, keeping).tidy()
+
+    assert [one.key for one in store.list("")] == [f"outputs/{young.id}/1/0.png"]
+    kept = [
+        stage.scalar("SELECT kept FROM jobs WHERE id = :id", id=job.id)
+        for job in (old, young, waiting)
+    ]
+    assert kept == [False, True, True]
+    assert len(stage.outputs(old)) == 1
+
+
+def test_a_store_that_is_away_is_asked_again(stage: Stage, store: ObjectStore) -> None:
+    job = stage.submit("a cat")
+    stage.cancel(job)
+    stage.execute("UPDATE jobs SET finished_at = now() - interval '61 s', input_key = 'a'")
+    keeping = stage.settings.model_copy(update={"keep_results_s": 60})
+    moody = MoodyStore.from_settings(stage.settings)
+    assert isinstance(moody, MoodyStore)
+    moody.is_down = True
+    tidy = Sweeper(stage.sessions, moody, lambda _bell: None, keeping).tidy
+    tidy()
+    assert stage.scalar("SELECT kept FROM jobs") is True
+    moody.is_down = False
+    tidy()
+    assert stage.scalar("SELECT kept FROM jobs") is False

@@ -218,3 +218,24 @@ def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path, content: str) -> N
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="cannot be read"):
         catalog.load(tmp_path / "nothing.toml")
+
+
+def test_a_request_may_use_an_alias_and_what_is_stored_may_not(tmp_path: Path) -> None:
+    found = catalog.load(write(tmp_path, {**MODEL, "aliases": ["turbo", "acme:turbo"]}))
+    assert found.resolve("acme:turbo") is found.resolve("acme/turbo") is found.get("acme/turbo")
+    for ask in (found.get, found.resolve):
+        with pytest.raises(UnknownModel):
+            ask("turbo2" if ask == found.resolve else "turbo")
+
+
+@pytest.mark.parametrize("taken", ["acme/turbo", "stabilityai/sd-turbo"])
+def test_an_alias_names_one_model(tmp_path: Path, taken: str) -> None:
+    with pytest.raises(CatalogError, match="more than one model"):
+        catalog.load(write(tmp_path, {**MODEL, "aliases": [taken]}))
+
+
+@pytest.mark.parametrize("steps", [2, 4, 8])
+def test_livepeers_names_of_sdxl_lightning_find_the_unet_of_their_steps(steps: int) -> None:
+    spec = catalog.load().resolve(f"ByteDance/SDXL-Lightning-{steps}step")
+    assert spec.run_steps == (steps, steps)
+    assert catalog.load().resolve(f"ByteDance/SDXL-Lightning_{steps}step") == spec

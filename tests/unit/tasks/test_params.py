@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.catalog import ModelSpec
 from tasks.errors import InvalidParams
-from tasks.params import MAX_SEED, Generation, Request, validate
+from tasks.params import MAX_SEED, Generation, Request, prompts, validate
 
 SPEC = ModelSpec(
     model_id="acme/turbo",
@@ -320,3 +320,44 @@ def test_any_request_is_run_within_bounds_or_refused(
         assert 0 < made.units <= SPEC.max_size**2 * SPEC.max_images
         assert math.isfinite(made.guidance_scale)
         assert made.prompt.encode()
+
+
+# --- prompts for each text encoder --------------------------------------------------------------
+
+XL = replace(SPEC, layout="stable-diffusion-xl")
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "found"),
+    [
+        ("a fox", 2, ("a fox",)),
+        ("a fox | oil on canvas", 2, ("a fox", "oil on canvas")),
+        ("| a fox || ", 2, ("a fox",)),
+        ("a fox | oil", 1, ("a fox | oil",)),
+        (" | ", 2, ()),
+        ("a | b | c", 2, ("a", "b", "c")),
+    ],
+)
+def test_a_text_holds_a_prompt_for_each_encoder(
+    text: str, most: int, found: tuple[str, ...]
+) -> None:
+    assert prompts(text, most) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"prompt": "a | b | c"}, "prompt"),
+        ({"prompt": " | "}, "prompt"),
+        ({"prompt": "a", "negative_prompt": "a | b | c"}, "negative_prompt"),
+    ],
+)
+def test_more_prompts_than_encoders_or_none_are_refused(asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidParams) as refused:
+        validate(XL, Request("text-to-image", "acme/turbo", **asked), 99)
+    assert wrong_fields(refused.value) == [field]
+
+
+def test_image_to_image_and_one_encoder_read_the_text_as_it_is() -> None:
+    assert text_to_image(prompt="a | b | c").prompt == "a | b | c"
+    assert image_to_image(XL, prompt="a | b | c").prompt == "a | b | c"

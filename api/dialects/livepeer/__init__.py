@@ -1,0 +1,1 @@
+"""The API of a Livepeer AI gateway: `/text-to-image` and `/image-to-image`."""

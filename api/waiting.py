@@ -1,0 +1,135 @@
+"""Waiting for jobs to end: woken by the database, never asking it again and again.
+
+A trigger notifies on `CHANNEL` when a job ends (migration 0040). One thread of each process listens
+for all requests that wait, on one connection of its own. Where a notification is lost, with its
+connection or in a pooler that does not pass them on, a look at all awaited jobs at once, every few
+seconds, finds what was missed. What is answered then is the caller's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Engine, select
+
+from tasks import telemetry
+from tasks.jobs import FINAL_STATES
+from tasks.tables import Job
+
+_log = telemetry.get_logger()
+CHANNEL = "jobs_ended"
+POLL_S = 5.0
+_RECONNECT_S = 1.0
+_STATE = select(Job.state)
+_ENDED = "SELECT id FROM jobs WHERE id = ANY(%s) AND state = ANY(%s)"
+
+
+class Waiting:
+    """The requests of this process that wait for their jobs. Connects when somebody waits."""
+
+    def __init__(self, engine: Engine, most: int, poll_s: float = POLL_S) -> None:
+        """Take the database, how many may wait at once, and how often to look for what was lost."""
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._most = most
+        self._poll_s = poll_s
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._waiters: defaultdict[UUID, list[threading.Event]] = defaultdict(list)
+        self._listener: threading.Thread | None = None
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[bool]:
+        """Lend one of the places to wait in; False: there is none left."""
+        with self._lock:
+            has_one = self._taken < self._most
+            self._taken += has_one
+        try:
+            yield has_one
+        finally:
+            with self._lock:
+                self._taken -= has_one
+
+    def wait(self, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
+        """Return when a gateway's job has ended, is gone, or the time is over.
+
+        No connection is held meanwhile.
+        """
+        event = threading.Event()
+        with self._lock:
+            self._waiters[job_id].append(event)
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="listener", daemon=True)
+                self._listener.start()
+        try:
+            # After this has begun to listen: what ends later, notifies.
+            if self._is_open(gateway_id, job_id):
+                event.wait(seconds)
+        finally:
+            with self._lock:
+                self._waiters[job_id].remove(event)
+                if not self._waiters[job_id]:
+                    del self._waiters[job_id]
+
+    def _is_open(self, gateway_id: UUID, job_id: UUID) -> bool:
+        query = _STATE.where(Job.id == job_id, Job.gateway_id == gateway_id)
+        with self._engine.connect() as connection:
+            return connection.scalar(query) not in (None, *FINAL_STATES)
+
+    # --- the listener's thread ----------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Listen until the connection is lost while nobody waits; the next one to wait restarts."""
+        while True:
+            try:
+                self._serve()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next one waits in vain
+                with self._lock:
+                    if not self._waiters:
+                        self._listener = None
+                        return
+                _log.warning("listener_lost", error=telemetry.brief(error))
+                time.sleep(_RECONNECT_S)
+
+    def _serve(self) -> None:
+        """Wake whoever waits for a job that ends.
+
+        Raises:
+            psycopg.Error, sqlalchemy.exc.SQLAlchemyError: It cannot connect, or not any more.
+        """
+        borrowed = self._engine.raw_connection()
+        connection = cast("psycopg.Connection[Any]", borrowed.dbapi_connection)
+        borrowed.detach()  # It is kept, and the pool is for those who give back.
+        with contextlib.closing(connection):
+            connection.autocommit = True
+            connection.execute(f"LISTEN {CHANNEL}".encode())
+            while True:
+                # First of all: jobs may have ended before anybody listened.
+                self._look(connection)
+                for notice in connection.notifies(timeout=self._poll_s):
+                    # Anybody who may connect can notify, and with any words.
+                    with contextlib.suppress(ValueError):
+                        self._wake(UUID(notice.payload))
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        with self._lock:
+            awaited = list(self._waiters)
+        if awaited:
+            for (job_id,) in connection.execute(_ENDED, (awaited, list(FINAL_STATES))):
+                self._wake(job_id)
+
+    def _wake(self, job_id: UUID) -> None:
+        with self._lock:
+            for event in self._waiters.get(job_id, ()):
+                event.set()
