@@ -50,21 +50,27 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(runtime: Runtime, asked: JobFields, data: bytes | None) -> Prepared:
+def prepare(runtime: Runtime, asked: JobFields, given: bytes | str | None) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
+
+    The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
+    so that a bad link costs nothing.
 
     Raises:
         UnknownModel: The catalog has no such model.
         InvalidImage: The picture cannot be used.
         InvalidParams: A field does not fit the model.
         InvalidAmount: `max_price` is no price.
+        LinksBusy: Too many links are being fetched.
     """
     spec = runtime.catalog.get(asked.model_id)
     bounds = runtime.task_settings
     picture = None
-    if data is not None:
+    if given is not None:
         picture = checked_image(
-            data, max_bytes=bounds.max_input_bytes, max_pixels=bounds.max_input_pixels
+            runtime.links.fetch(given) if isinstance(given, str) else given,
+            max_bytes=bounds.max_input_bytes,
+            max_pixels=bounds.max_input_pixels,
         )
     generation = params.validate(
         spec,
@@ -121,13 +127,14 @@ def deadline_s(runtime: Runtime, asked: JobFields) -> float:
     return seconds
 
 
-def request_hash(asked: JobFields, data: bytes | None) -> bytes:
+def request_hash(asked: JobFields, given: bytes | str | None) -> bytes:
     """Return what tells a repeated request from another one: its fields and picture, canonically.
 
-    A form and a JSON body that ask for the same are the same request.
+    A form and a JSON body that ask for the same are the same request. So are two with the same
+    link, whatever is behind it by now: a repeated request does not fetch it again.
     """
     fields = asked.model_dump(mode="json", exclude={"image"})
-    fields["image"] = None if data is None else hashlib.sha256(data).hexdigest()
+    fields["image"] = hashlib.sha256(given).hexdigest() if isinstance(given, bytes) else given
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 

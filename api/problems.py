@@ -124,6 +124,10 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.InferenceError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Interrupted: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.CatalogError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LinkError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.BadLink: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LinkFailed: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LinksBusy: Problem(503, tasks.LinksBusy.code, "Too many links at once"),
     tasks.StorageError: Problem(
         503, tasks.StorageError.code, "The object store does not answer", "Try again in a moment."
     ),

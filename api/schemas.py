@@ -172,7 +172,9 @@ class JobRequest(JobFields):
     """A job, as JSON."""
 
     image: str | None = Field(
-        None, description="The input picture of image-to-image, as base64 or a base64 `data:` URL."
+        None,
+        description="The input picture of image-to-image, as base64, a base64 `data:` URL, or an "
+        "http, https or s3 link.",
     )
 
 
@@ -195,7 +197,7 @@ class JobForm(JobFields):
     image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
         # A factory, because a plain default would be documented, and null is no file.
         default_factory=lambda: None,
-        description="The input picture of image-to-image, as a file.",
+        description="The input picture of image-to-image, as a file, or as the text of a link.",
     )
 
 

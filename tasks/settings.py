@@ -161,6 +161,37 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_MAX_INPUT_PIXELS",
         description="Largest input picture accepted, in pixels after decoding.",
     )
+    link_hosts: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LINK_HOSTS",
+        description="Hosts of your own network that links and webhooks may lead to, as names or "
+        "`name:port` that commas divide. Others must be public.",
+    )
+    link_ports: str = Field(
+        "80,443",
+        pattern=r"^\s*\d{1,5}\s*(,\s*\d{1,5}\s*)*$",
+        validation_alias="PIXELTOLL_LINK_PORTS",
+        description="Ports that links and webhooks may lead to; commas divide them.",
+    )
+    link_buckets: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LINK_BUCKETS",
+        description="Buckets, or `bucket/folder`, that s3:// links of any gateway may name; commas "
+        "divide them. Empty means none.",
+    )
+    link_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        validation_alias="PIXELTOLL_LINK_TIMEOUT_S",
+        description="How long a submission waits for a picture behind a link, in all.",
+    )
+    link_slots: int = Field(
+        4,
+        ge=1,
+        validation_alias="PIXELTOLL_LINK_SLOTS",
+        description="Links that one API process fetches at the same time; others are refused for "
+        "a moment. Keep it below the process's threads.",
+    )
 
     @property
     def weights(self) -> Weights:

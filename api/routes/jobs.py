@@ -32,6 +32,7 @@ from tasks.errors import (
     InvalidParams,
     JobNotCancelable,
     JobNotFound,
+    LinksBusy,
     NoOffer,
     StorageError,
     UnknownModel,
@@ -43,7 +44,7 @@ bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
 BODY = {parsing.JSON: JobRequest, parsing.FORM: JobForm}
 REFUSALS = (
-    *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount),
+    *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount, LinksBusy, StorageError),
     *(NoPriceLimit, OverPriceLimit, NoRate),
 )
 # A waiting poll looks often at first, for short jobs, and then ever less.
@@ -72,7 +73,7 @@ _LAST_PAUSE_S = 0.5
                 },
             )
         ],
-        errors=[*REFUSALS, InsufficientFunds, OverBudget, IdempotencyConflict, StorageError],
+        errors=[*REFUSALS, InsufficientFunds, OverBudget, IdempotencyConflict],
     )
 )
 def submit() -> Response:
@@ -83,12 +84,12 @@ def submit() -> Response:
     """
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
-    asked, data = parsing.job_body()
-    digest = orders.request_hash(asked, data)
+    asked, given = parsing.job_body()
+    digest = orders.request_hash(asked, given)
     with runtime.reads() as session:
         job, is_new = orders.earlier(session, caller.gateway_id, key, digest), False
     if job is None:
-        prepared = orders.prepare(runtime, asked, data)
+        prepared = orders.prepare(runtime, asked, given)
         order = Order(
             gateway_id=caller.gateway_id,
             api_key_id=caller.api_key_id,
