@@ -254,7 +254,7 @@ CASES = [
         422,
         "invalid_image",
         "image",
-        "Links",
+        "public",
     ),
     wrong("a picture too small", {"json": image(png(32, 32))}, "image", "64 to 512"),
     wrong("no picture where one is needed", {"json": FROM_IMAGE}, "image"),
