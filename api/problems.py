@@ -127,7 +127,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.LinkError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.BadLink: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.LinkFailed: Problem(500, "internal_error", "Internal error", _BROKEN),
-    tasks.LinksBusy: Problem(503, tasks.LinksBusy.code, "Too many links at once"),
+    tasks.LinksBusy: Problem(
+        503, tasks.LinksBusy.code, "Too many links at once", "Try again in a moment."
+    ),
     tasks.StorageError: Problem(
         503, tasks.StorageError.code, "The object store does not answer", "Try again in a moment."
     ),
