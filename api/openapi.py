@@ -58,6 +58,11 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
         "description": "What the budget is for.",
     },
     "reference": {"schema": {"type": "string"}, "description": "The payout's reference."},
+    "webhook_id": {
+        "schema": {"type": "string", "format": "uuid"},
+        "description": "A webhook's id.",
+    },
+    "delivery_id": {"schema": {"type": "integer"}, "description": "A delivery's id in its log."},
     "offer_id": {"schema": {"type": "integer"}, "description": "An offer's id."},
 }
 
@@ -68,6 +73,7 @@ _TAGS = {
     "pictures": "What jobs produced.",
     "models": "What can be asked for, and at what price.",
     "gateway": "The caller's own balance, price limits, budgets, statement and invoices.",
+    "webhooks": "Be told of the ends of jobs, instead of asking.",
     "admin": "For the installation's owner: gateways, orchestrators, offers, rates and payouts.",
     "health": "Is it alive, and what does it lack.",
     "docs": "This description.",

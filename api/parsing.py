@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.formparser import FormDataParser
 
 from api.errors import MalformedBody, UnsupportedContentType
-from api.schemas import FORM_SCALARS, JobFields, JobForm, JobRequest
+from api.schemas import FORM_JSON, FORM_SCALARS, JobFields, JobForm, JobRequest
 from tasks.errors import FieldError, InvalidParams
 from tasks.inputs import decode_base64
 from tasks.links import is_link
@@ -123,6 +123,8 @@ def _form() -> tuple[JobFields, bytes | str | None]:
 
 def _scalar(name: str, text: str) -> object:
     """Return the number or boolean that a form's text stands for, or the text to complain of."""
+    if name == FORM_JSON:
+        return loads(text.encode())
     if name not in FORM_SCALARS:
         return text
     try:

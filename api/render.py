@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flask import Response, request, url_for
+from flask import Response, request
 
 from api.runtime import Runtime
 from api.views import (
@@ -50,7 +50,13 @@ def answer(view: View, status: int = 200, **headers: str) -> Response:
 
 
 def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -> JobView:
-    """Show a job, which was loaded with its hold, orchestrator and outputs."""
+    """Show a job to who asks for it; it was loaded with its hold, orchestrator and outputs."""
+    host = runtime.settings.public_url or request.host_url
+    return job_at(row, host=host, queue_position=queue_position, live=live)
+
+
+def job_at(row: Job, *, host: str, queue_position: int | None, live: bool) -> JobView:
+    """Show a job, with links to the API as it is reached at this host."""
     queued = row.state == "queued"
     return JobView.model_validate(
         {
@@ -69,7 +75,7 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             "currency": row.hold.currency,
             "orchestrator": row.orchestrator.name,
             # A poll between a job's row and its outputs must not show a half.
-            "outputs": [_output(one, runtime) for one in row.outputs]
+            "outputs": [_output(one, host) for one in row.outputs]
             if row.state == "succeeded"
             else [],
             "error": _job_error(row),
@@ -78,6 +84,7 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             ),
             "attempt": row.attempt,
             "priority": row.priority,
+            "context": (row.callback or {}).get("context"),
             "parameters": Parameters.model_validate(row.params),
             "created_at": row.created_at,
             "started_at": row.started_at,
@@ -109,10 +116,9 @@ def _job_error(row: Job) -> JobErrorView | None:
     return JobErrorView(code=row.error_code, message=row.error_message or "")
 
 
-def _output(row: Output, runtime: Runtime) -> OutputView:
-    host = runtime.settings.public_url.rstrip("/") or request.host_url.rstrip("/")
+def _output(row: Output, host: str) -> OutputView:
     return OutputView(
-        url=host + url_for("stream.picture", job_id=row.job_id, name=row.name),
+        url=f"{host.rstrip('/')}/stream/{row.job_id}/{row.name}",
         seed=row.seed,
         nsfw=row.nsfw,
         width=row.width,

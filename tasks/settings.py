@@ -193,6 +193,50 @@ class TaskSettings(BaseSettings):
         "a moment. Keep it below the process's threads.",
     )
 
+    webhook_timeout_s: float = Field(
+        15.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WEBHOOK_TIMEOUT_S",
+        description="How long a webhook has to answer.",
+    )
+    webhook_retry_s: float = Field(
+        5.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WEBHOOK_RETRY_S",
+        description="Wait before a failed delivery is tried again; doubles each attempt, up to six "
+        "hours, and is shortened by up to half by chance.",
+    )
+    webhook_give_up_s: float = Field(
+        3 * 86_400.0,
+        ge=0,
+        validation_alias="PIXELTOLL_WEBHOOK_GIVE_UP_S",
+        description="A delivery that fails for this long is given up; it can be replayed.",
+    )
+    webhook_disable_s: float = Field(
+        5 * 86_400.0,
+        ge=0,
+        validation_alias="PIXELTOLL_WEBHOOK_DISABLE_S",
+        description="A webhook of which every delivery fails for this long is disabled.",
+    )
+    webhook_keep_s: float = Field(
+        30 * 86_400.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WEBHOOK_KEEP_S",
+        description="How long the log keeps what was delivered or given up.",
+    )
+    sns_topic: str = Field(
+        "",
+        pattern=r"^(arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?)?$",
+        validation_alias="PIXELTOLL_SNS_TOPIC",
+        description="ARN of an SNS topic that is told of the end of every job of every gateway. "
+        "Credentials are boto3's own chain. Only schedulers need it; give all of them the same.",
+    )
+    sns_endpoint: str = Field(
+        "",
+        validation_alias="PIXELTOLL_SNS_ENDPOINT",
+        description="Where SNS is; empty means AWS itself.",
+    )
+
     @property
     def weights(self) -> Weights:
         """What counts in routing, in seconds of waiting."""

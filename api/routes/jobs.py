@@ -98,6 +98,7 @@ def submit() -> Response:
             deadline_s=orders.deadline_s(runtime, asked),
             max_price=prepared.max_price,
             priority=asked.priority,
+            callback=None if asked.context is None else {"context": asked.context},
             idempotency_key=key,
             max_rate_age=runtime.max_rate_age,
             weights=runtime.task_settings.weights,
