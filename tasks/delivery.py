@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tasks import jobs, signing, telemetry, webhooks
 from tasks.errors import LinkError, PublishFailed
-from tasks.outbound import Deadline, Outbound, place_of
+from tasks.outbound import Deadline, Outbound
+from tasks.places import place_of
 from tasks.settings import TaskSettings
 from tasks.tables import Job, Webhook, WebhookDelivery
 from tasks.topics import Publish

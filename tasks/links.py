@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 from tasks.errors import BadLink, InvalidImage, LinkError, LinkFailed, LinksBusy, ObjectNotFound
-from tasks.outbound import Deadline, Outbound, Place, Resolve, Rules, place_of, system_resolve
+from tasks.outbound import Deadline, Outbound, Resolve, system_resolve
+from tasks.places import Place, Rules, place_of
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 

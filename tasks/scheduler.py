@@ -24,7 +24,8 @@ from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.delivery import Courier, Render
 from tasks.dispatch import Ringer
-from tasks.outbound import Outbound, Rules
+from tasks.outbound import Outbound
+from tasks.places import Rules
 from tasks.rerouting import Rerouter
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore

@@ -25,7 +25,7 @@ from tasks.errors import (
     UnknownWebhook,
 )
 from tasks.jobs import FINAL_STATES
-from tasks.outbound import Rules, place_of
+from tasks.places import Rules, place_of
 from tasks.tables import Webhook, WebhookDelivery
 
 EVENTS = tuple(f"job.{state}" for state in FINAL_STATES)

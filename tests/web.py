@@ -84,6 +84,11 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     connections: list[object]
 
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
     def get_request(self) -> tuple[socket.socket, object]:
         accepted = super().get_request()
         self.connections.append(accepted[1])
@@ -94,7 +99,9 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 def serving(answer: Answer, address: str = "127.0.0.1", port: int = 0) -> Iterator[Web]:
     """Serve while a test lasts."""
     handler = type("TestHandler", (Handler,), {"answer": staticmethod(answer)})
-    server = _Server((address, port), handler)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    bound = type("TestServer", (_Server,), {"address_family": family})
+    server = bound((address, port), handler)
     web = Web(server.server_address[1], [], [], threading.Event())
     server.connections = web.connections
     handler.web = web  # type: ignore[attr-defined]  # made just above

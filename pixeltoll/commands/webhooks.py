@@ -12,7 +12,7 @@ from pixeltoll.commands.common import AsJson, GatewayName, Limit, books
 from pixeltoll.console import say, show, show_all
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks import webhooks
-from tasks.outbound import Rules
+from tasks.places import Rules
 from tasks.settings import TaskSettings
 from tasks.tables import Webhook
 

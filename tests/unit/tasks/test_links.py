@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
@@ -16,7 +17,8 @@ from tasks import addresses
 from tasks.errors import InvalidImage, LinksBusy
 from tasks.inputs import checked_image
 from tasks.links import Bounds, Buckets, Links, is_link
-from tasks.outbound import Outbound, Rules, system_resolve
+from tasks.outbound import Outbound, system_resolve
+from tasks.places import Rules
 from tasks.storage import ObjectStore
 from tests.web import Handler, Visit, Web, serving
 
@@ -102,7 +104,8 @@ def web() -> Iterator[Web]:
 @pytest.fixture
 def inside() -> Iterator[Web]:
     """A server on every address of this machine that must never be reached."""
-    with serving(answers, "0.0.0.0") as found:  # noqa: S104  any address of ours is the point
+    every = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104  that is the point
+    with serving(answers, every) as found:
         yield found
 
 
@@ -363,9 +366,31 @@ def test_the_environments_proxy_and_credentials_are_not_used(
     assert inside.connected() == 0
 
 
-def test_a_server_whose_certificate_is_for_another_is_not_believed(web: Web) -> None:
+def test_a_host_that_speaks_no_tls_is_told_so(web: Web) -> None:
     with pytest.raises(InvalidImage, match="did not answer as it should"):
         links(trusted=f"127.0.0.1:{web.port}").fetch(f"https://127.0.0.1:{web.port}/png")
+
+
+def test_tls_is_for_the_name_and_not_for_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    secured = []
+
+    class Stream(httpcore.NetworkStream):
+        def start_tls(
+            self,
+            ssl_context: ssl.SSLContext,
+            server_hostname: str | None = None,
+            timeout: float | None = None,  # noqa: ARG002  its parent's
+        ) -> NoReturn:
+            secured.append((server_hostname, ssl_context.check_hostname, ssl_context.verify_mode))
+            raise httpcore.ConnectError
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", lambda *_: Stream())
+    with pytest.raises(InvalidImage):
+        links(names=Names({"pictures.test": [[PUBLIC]]})).fetch("https://pictures.test/a.png")
+    assert secured == [("pictures.test", True, ssl.CERT_REQUIRED)]
 
 
 @pytest.mark.parametrize(
