@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.pixeltoll.helpers import Operator
 from tests.stage import Stage
 
@@ -36,8 +38,8 @@ def test_a_webhook_lives_by_commands(operator: Operator, stage: Stage) -> None:
     assert operator.rows("webhook", "list", "studio") == []
 
 
-def test_bad_input_names_what_is_wrong(operator: Operator, stage: Stage) -> None:
-    assert stage.gateway_id
+@pytest.mark.usefixtures("stage")
+def test_bad_input_names_what_is_wrong(operator: Operator) -> None:
     nobody = "00000000-0000-0000-0000-000000000000"
     for said, arguments in (
         ("url: ", ("create", "studio", "ftp://example.com/")),
