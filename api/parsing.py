@@ -109,7 +109,7 @@ def _form() -> tuple[JobFields, bytes | str | None]:
     errors += [FieldError(name, _EXTRA) for name in request.files if name != "image"]
     link = request.form.get("image")
     if link is not None and not is_link(link):
-        errors.append(FieldError("image", "must be a link, or a file that is sent with its name"))
+        errors.append(FieldError("image", "must be sent as a file, with a file name, or be a link"))
     if link is not None and request.files:
         errors.append(FieldError("image", _TWICE))
     if errors:
