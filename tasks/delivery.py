@@ -147,8 +147,11 @@ class Courier:
 
     def forget(self) -> None:
         """Drop the log's old rows."""
-        with self._sessions.begin() as session:
-            webhooks.forget(session, timedelta(seconds=self._settings.webhook_keep_s))
+        after = timedelta(seconds=self._settings.webhook_keep_s)
+        gone = webhooks.FORGET_BATCH
+        while gone == webhooks.FORGET_BATCH:
+            with self._sessions.begin() as session:
+                gone = webhooks.forget(session, after, webhooks.FORGET_BATCH)
 
     def _try(self, parcel: Parcel) -> Outcome:
         try:

@@ -30,6 +30,7 @@ from tasks.tables import Webhook, WebhookDelivery
 
 EVENTS = tuple(f"job.{state}" for state in FINAL_STATES)
 MAX_WEBHOOKS = 20
+FORGET_BATCH = 1000
 # How long the secret before is still signed with: time to tell every receiver the new one.
 ROTATION = timedelta(hours=24)
 _NOT_A_TOPIC = "PIXELTOLL_SNS_TOPIC is not set to it any more."
@@ -73,14 +74,18 @@ def list_webhooks(session: Session, gateway_id: UUID) -> list[Webhook]:
     return list(session.scalars(rows.order_by(Webhook.id.desc())))
 
 
-def find(session: Session, gateway_id: UUID, webhook_id: UUID) -> Webhook:
-    """Return a gateway's webhook, locked.
+def find(
+    session: Session, gateway_id: UUID, webhook_id: UUID, *, for_change: bool = False
+) -> Webhook:
+    """Return a gateway's webhook; locked, if it is to be changed.
 
     Raises:
         UnknownWebhook: The gateway has no such webhook.
     """
     rows = select(Webhook).where(Webhook.id == webhook_id, Webhook.gateway_id == gateway_id)
-    row = session.scalars(rows.with_for_update(key_share=True)).one_or_none()
+    if for_change:
+        rows = rows.with_for_update(key_share=True).execution_options(populate_existing=True)
+    row = session.scalars(rows).one_or_none()
     if row is None:
         raise UnknownWebhook(webhook_id)
     return row
@@ -92,7 +97,7 @@ def remove(session: Session, gateway_id: UUID, webhook_id: UUID) -> None:
     Raises:
         UnknownWebhook: The gateway has no such webhook.
     """
-    session.delete(find(session, gateway_id, webhook_id))
+    session.delete(find(session, gateway_id, webhook_id, for_change=True))
     session.flush()
 
 
@@ -102,7 +107,7 @@ def rotate(session: Session, gateway_id: UUID, webhook_id: UUID) -> Webhook:
     Raises:
         UnknownWebhook: The gateway has no such webhook.
     """
-    row = find(session, gateway_id, webhook_id)
+    row = find(session, gateway_id, webhook_id, for_change=True)
     row.old_secret = row.secret
     row.old_secret_until = session.scalars(select(func.now())).one() + ROTATION
     row.secret = signing.make_secret()
@@ -116,7 +121,7 @@ def enable(session: Session, gateway_id: UUID, webhook_id: UUID) -> Webhook:
     Raises:
         UnknownWebhook: The gateway has no such webhook.
     """
-    row = find(session, gateway_id, webhook_id)
+    row = find(session, gateway_id, webhook_id, for_change=True)
     row.disabled_at = row.disabled_why = row.failing_since = None
     session.flush()
     return row
@@ -176,8 +181,8 @@ def listen_on(session: Session, topics: Sequence[str]) -> None:
     )
 
 
-def forget(session: Session, after: timedelta, most: int = 1000) -> int:
-    """Drop what was delivered, or given up, so long ago; returns how many rows, a batch at most."""
+def forget(session: Session, after: timedelta, most: int) -> int:
+    """Drop what was delivered, or given up, so long ago: a batch at most; returns how many rows."""
     old = (
         select(WebhookDelivery.id)
         .where(WebhookDelivery.state != "pending", WebhookDelivery.tried_at < func.now() - after)

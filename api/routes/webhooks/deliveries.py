@@ -32,7 +32,7 @@ def index(webhook_id: str) -> Response:
     """List what a webhook was told, newest first, and what it is yet to be told."""
     asked = parsing.query(PageQuery)
     before = paging.read_cursor(asked.cursor)
-    with current().sessions.begin() as session:
+    with current().reads() as session:
         owned = webhooks.find(session, current_gateway(), read_id(webhook_id))
         found = webhooks.deliveries(session, owned.id, before=before, limit=asked.limit + 1)
     page, cursor = paging.cut(found, asked.limit, lambda row: row.id)

@@ -327,9 +327,13 @@ def test_a_webhook_that_is_deleted_meanwhile_fails_no_job(post: Post) -> None:
     assert post.stage.scalar("SELECT count(*) FROM webhook_deliveries") == 0
 
 
-def test_the_log_forgets_what_is_old_and_done(post: Post, receiver: Receiver) -> None:
-    receiver.statuses = [200, 500]
-    canceled(post.stage)
+def test_the_log_forgets_what_is_old_and_done_batch_by_batch(
+    post: Post, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "FORGET_BATCH", 1)
+    receiver.statuses = [200, 200, 500]
+    for _ in range(2):
+        canceled(post.stage)
     post.courier().deliver()
     canceled(post.stage)
     post.courier().deliver()
