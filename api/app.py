@@ -7,10 +7,10 @@ from flask import Flask, Response, current_app, g, request
 from api import auth, parsing, problems
 from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
-from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream
+from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream, webhooks
 from api.runtime import EXTENSION, Runtime, current
 
-_RESOURCES = (jobs, quotes, models, gateway, admin, stream, health, docs)
+_RESOURCES = (jobs, quotes, models, gateway, webhooks, admin, stream, health, docs)
 # A form is a dozen short fields and one file. The file is spooled to disk and bounded by the body.
 _MAX_FORM_PARTS = 40
 _MAX_FORM_FIELDS_BYTES = 200_000

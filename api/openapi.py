@@ -22,7 +22,7 @@ from werkzeug.routing import Rule
 
 from api.errors import AdminDisabled, MalformedBody, NotAuthenticated, UnsupportedContentType
 from api.problems import problem_of
-from api.views import ProblemBody
+from api.views import MessageView, ProblemBody
 from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams
 
@@ -59,6 +59,11 @@ _PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
         "description": "What the budget is for.",
     },
     "reference": {"schema": {"type": "string"}, "description": "The payout's reference."},
+    "webhook_id": {
+        "schema": {"type": "string", "format": "uuid"},
+        "description": "A webhook's id.",
+    },
+    "delivery_id": {"schema": {"type": "integer"}, "description": "A delivery's id in its log."},
     "offer_id": {"schema": {"type": "integer"}, "description": "An offer's id."},
 }
 
@@ -70,6 +75,7 @@ _TAGS = {
     "livepeer": "The API of a Livepeer AI gateway.",
     "models": "What can be asked for, and at what price.",
     "gateway": "The caller's own balance, price limits, budgets, statement and invoices.",
+    "webhooks": "Be told of the ends of jobs, instead of asking.",
     "admin": "For the installation's owner: gateways, orchestrators, offers, rates and payouts.",
     "health": "Is it alive, and what does it lack.",
     "docs": "This description.",
@@ -161,6 +167,7 @@ def document(app: Flask) -> dict[str, Any]:
         },
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": dict(paths),
+        "webhooks": {"job": {"post": _message(names)}},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -184,10 +191,26 @@ _SECURITY: Mapping[Security, list[dict[str, list[str]]]] = {
 _Names = Mapping[type[BaseModel], dict[str, Any]]
 
 
+def _message(names: _Names) -> dict[str, Any]:
+    """Describe what we send to webhooks."""
+    return {
+        "tags": ["webhooks"],
+        "operationId": "webhook_job",
+        "summary": "A job has ended",
+        "description": "Signed as Standard Webhooks says, and repeated until it is taken.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": names[MessageView]}},
+        },
+        "responses": {"2XX": {"description": "The message is taken."}},
+        "security": [],
+    }
+
+
 def _schemas(operations: Iterable[Operation]) -> tuple[_Names, dict[str, Any]]:
     """Return a reference for each model, and the schemas that they refer to."""
     asked: dict[type[BaseModel], None] = {}
-    answered: dict[type[BaseModel], None] = {ProblemBody: None}
+    answered: dict[type[BaseModel], None] = {ProblemBody: None, MessageView: None}
     for one in operations:
         asked.update(dict.fromkeys(one.body.values()))
         answered.update({answer.model: None for answer in one.answers if answer.model})

@@ -42,9 +42,9 @@ _RANDOM_SEEDS = 2**32
 
 
 def place(
-    runtime: Runtime, caller: Caller, asked: JobFields, data: bytes | None, key: str | None
+    runtime: Runtime, caller: Caller, asked: JobFields, given: bytes | str | None, key: str | None
 ) -> tuple[Job, bool]:
-    """Make a job of a checked body and its picture; returns it, and whether it is new.
+    """Make a job of a checked body and its picture or link; returns it, and whether it is new.
 
     `key` is the caller's idempotency key. A refusal holds, queues and stores nothing.
 
@@ -52,12 +52,12 @@ def place(
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
         NoOffer, Refused, IdempotencyConflict, StorageError: As `submit`.
     """
-    digest = request_hash(asked, data)
+    digest = request_hash(asked, given)
     with runtime.reads() as session:
         job = earlier(session, caller.gateway_id, key, digest)
     if job is not None:
         return job, False
-    prepared = prepare(runtime, asked, data)
+    prepared = prepare(runtime, asked, given)
     order = Order(
         gateway_id=caller.gateway_id,
         api_key_id=caller.api_key_id,
@@ -66,6 +66,7 @@ def place(
         deadline_s=deadline_s(runtime, asked),
         max_price=prepared.max_price,
         priority=asked.priority,
+        callback=None if asked.context is None else {"context": asked.context},
         idempotency_key=key,
         max_rate_age=runtime.max_rate_age,
         weights=runtime.task_settings.weights,
@@ -85,21 +86,27 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(runtime: Runtime, asked: JobFields, data: bytes | None) -> Prepared:
+def prepare(runtime: Runtime, asked: JobFields, given: bytes | str | None) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
+
+    The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
+    so that a bad link costs nothing.
 
     Raises:
         UnknownModel: The catalog has no such model.
         InvalidImage: The picture cannot be used.
         InvalidParams: A field does not fit the model.
         InvalidAmount: `max_price` is no price.
+        LinksBusy: Too many links are being fetched.
     """
     spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
     picture = None
-    if data is not None:
+    if given is not None:
         picture = checked_image(
-            data, max_bytes=bounds.max_input_bytes, max_pixels=bounds.max_input_pixels
+            runtime.links.fetch(given) if isinstance(given, str) else given,
+            max_bytes=bounds.max_input_bytes,
+            max_pixels=bounds.max_input_pixels,
         )
     generation = params.validate(
         spec,
@@ -156,13 +163,14 @@ def deadline_s(runtime: Runtime, asked: JobFields) -> float:
     return seconds
 
 
-def request_hash(asked: JobFields, data: bytes | None) -> bytes:
+def request_hash(asked: JobFields, given: bytes | str | None) -> bytes:
     """Return what tells a repeated request from another one: its fields and picture, canonically.
 
-    A form and a JSON body that ask for the same are the same request.
+    A form and a JSON body that ask for the same are the same request. So are two with the same
+    link, whatever is behind it by now: a repeated request does not fetch it again.
     """
     fields = asked.model_dump(mode="json", exclude={"image"})
-    fields["image"] = None if data is None else hashlib.sha256(data).hexdigest()
+    fields["image"] = hashlib.sha256(given).hexdigest() if isinstance(given, bytes) else given
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 

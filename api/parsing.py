@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.formparser import FormDataParser
 
 from api.errors import MalformedBody, UnsupportedContentType
-from api.schemas import FORM_SCALARS, JobFields, JobForm, JobRequest
+from api.schemas import FORM_JSON, FORM_SCALARS, JobFields, JobForm, JobRequest
 from tasks.errors import FieldError, InvalidParams
 from tasks.inputs import decode_base64
+from tasks.links import is_link
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -63,8 +64,8 @@ def _whole_body() -> bytes:
     return data
 
 
-def job_body() -> tuple[JobFields, bytes | None]:
-    """Read a job from a JSON body or a form; returns its fields, and its picture's bytes.
+def job_body() -> tuple[JobFields, bytes | str | None]:
+    """Read a job from a JSON body or a form; returns its fields, and its picture or a link to it.
 
     Raises:
         UnsupportedContentType: It is neither.
@@ -74,10 +75,14 @@ def job_body() -> tuple[JobFields, bytes | None]:
     """
     if request.mimetype == JSON:
         asked = checked(JobRequest, loads(_whole_body()))
-        return asked, None if asked.image is None else decode_base64(asked.image)
+        return asked, None if asked.image is None else _picture(asked.image)
     if request.mimetype == FORM:
         return _form()
     raise UnsupportedContentType(request.mimetype, (JSON, FORM))
+
+
+def _picture(text: str) -> bytes | str:
+    return text.strip() if is_link(text) else decode_base64(text)
 
 
 class Request(flask.Request):
@@ -90,7 +95,7 @@ class Request(flask.Request):
         return parser
 
 
-def _form() -> tuple[JobFields, bytes | None]:
+def _form() -> tuple[JobFields, bytes | str | None]:
     try:
         _ = request.form  # it is parsed when first looked at
     except ValueError:
@@ -102,17 +107,24 @@ def _form() -> tuple[JobFields, bytes | None]:
         if len(values) > 1
     ]
     errors += [FieldError(name, _EXTRA) for name in request.files if name != "image"]
-    if "image" in request.form:
-        errors.append(FieldError("image", "must be sent as a file, with a file name"))
+    link = request.form.get("image")
+    if link is not None and not is_link(link):
+        errors.append(FieldError("image", "must be sent as a file, with a file name, or be a link"))
+    if link is not None and request.files:
+        errors.append(FieldError("image", _TWICE))
     if errors:
         raise InvalidParams(errors)
-    fields = {name: _scalar(name, text) for name, text in request.form.items()}
+    fields = {name: _scalar(name, text) for name, text in request.form.items() if name != "image"}
     picture = request.files.get("image")
-    return checked(JobForm, fields), None if picture is None else picture.read()
+    if picture is not None:
+        return checked(JobForm, fields), picture.read()
+    return checked(JobForm, fields), None if link is None else link.strip()
 
 
 def _scalar(name: str, text: str) -> object:
     """Return the number or boolean that a form's text stands for, or the text to complain of."""
+    if name == FORM_JSON:
+        return loads(text.encode())
     if name not in FORM_SCALARS:
         return text
     try:

@@ -85,6 +85,8 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.UnknownHold: Problem(404, ledger.UnknownHold.code, "No such hold"),
     ledger.UnknownCharge: Problem(404, ledger.UnknownCharge.code, "No such charge"),
     ledger.UnknownPayout: Problem(404, ledger.UnknownPayout.code, "No such payout"),
+    tasks.UnknownWebhook: Problem(404, tasks.UnknownWebhook.code, "No such webhook"),
+    tasks.UnknownDelivery: Problem(404, tasks.UnknownDelivery.code, "No such delivery"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
     UnknownOffer: Problem(404, UnknownOffer.code, "No such offer"),
     tasks.UnknownOrchestratorKey: Problem(
@@ -94,6 +96,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.IdempotencyConflict: Problem(
         409, tasks.IdempotencyConflict.code, "Idempotency key used for another request"
     ),
+    tasks.TooManyWebhooks: Problem(409, tasks.TooManyWebhooks.code, "Too many webhooks"),
     OfferNotEditable: Problem(409, OfferNotEditable.code, "Offers are not edited"),
     ledger.NameTaken: Problem(409, ledger.NameTaken.code, "The name is taken"),
     ledger.ReferenceReused: Problem(
@@ -130,6 +133,13 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.Withheld: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Interrupted: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.CatalogError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.PublishFailed: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LinkError: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.BadLink: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LinkFailed: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.LinksBusy: Problem(
+        503, tasks.LinksBusy.code, "Too many links at once", "Try again in a moment."
+    ),
     tasks.StorageError: Problem(
         503, tasks.StorageError.code, "The object store does not answer", "Try again in a moment."
     ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
-from flask import Response, request, url_for
+from flask import Response, request
 
 from api.runtime import Runtime
 from api.views import (
@@ -51,7 +52,15 @@ def answer(view: View, status: int = 200, **headers: str) -> Response:
 
 
 def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -> JobView:
-    """Show a job, which was loaded with its hold, orchestrator and outputs."""
+    """Show a job to who asks for it; it was loaded with its hold, orchestrator and outputs."""
+    url_of = functools.partial(_url, runtime=runtime)
+    return job_with(row, url_of=url_of, queue_position=queue_position, live=live)
+
+
+def job_with(
+    row: Job, *, url_of: Callable[[Output], str], queue_position: int | None, live: bool
+) -> JobView:
+    """Show a job, with `url_of` saying where its pictures are."""
     queued = row.state == "queued"
     return JobView.model_validate(
         {
@@ -70,7 +79,7 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             "currency": row.hold.currency,
             "orchestrator": row.orchestrator.name,
             # A poll between a job's row and its outputs must not show a half.
-            "outputs": [_output(one, runtime) for one in row.outputs]
+            "outputs": [_output(one, url_of(one)) for one in row.outputs]
             if row.state == "succeeded"
             else [],
             "error": _job_error(row),
@@ -79,6 +88,7 @@ def job(row: Job, *, runtime: Runtime, queue_position: int | None, live: bool) -
             ),
             "attempt": row.attempt,
             "priority": row.priority,
+            "context": (row.callback or {}).get("context"),
             "parameters": Parameters.model_validate(row.params),
             "created_at": row.created_at,
             "started_at": row.started_at,
@@ -118,17 +128,21 @@ def object_url(row: Output, runtime: Runtime) -> str:
     return runtime.store.presign(row.key, settings.redirect_expires_s)
 
 
+def stream_url(row: Output, host: str) -> str:
+    """Return where the API, as it is reached at this host, streams a picture."""
+    return f"{host.rstrip('/')}/stream/{row.job_id}/{row.name}"
+
+
 def _url(row: Output, runtime: Runtime) -> str:
     settings = runtime.settings
     if settings.results in ("presigned", "public"):
         return object_url(row, runtime)
-    host = settings.public_url.rstrip("/") or request.host_url.rstrip("/")
-    return host + url_for("stream.picture", job_id=row.job_id, name=row.name)
+    return stream_url(row, settings.public_url or request.host_url)
 
 
-def _output(row: Output, runtime: Runtime) -> OutputView:
+def _output(row: Output, url: str) -> OutputView:
     return OutputView(
-        url=_url(row, runtime),
+        url=url,
         seed=row.seed,
         nsfw=row.nsfw,
         width=row.width,

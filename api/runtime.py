@@ -22,6 +22,7 @@ from tasks import catalog as catalogs
 from tasks.app import make_celery
 from tasks.catalog import Catalog
 from tasks.dispatch import Ringer
+from tasks.links import Links
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 
@@ -60,6 +61,11 @@ class Runtime:
     def store(self) -> ObjectStore:
         """The object store."""
         return self.open_store()
+
+    @cached_property
+    def links(self) -> Links:
+        """What fetches pictures behind links."""
+        return Links.from_settings(self.task_settings, lambda: self.store)
 
 
 def assemble(

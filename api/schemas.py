@@ -6,6 +6,8 @@ a JSON number, which is read exactly. Times are RFC 3339.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -29,6 +31,7 @@ from tasks.params import MAX_SEED
 MAX_WAIT_S = 60
 MAX_PAGE = 100
 MAX_LINES = 1000
+MAX_CONTEXT_CHARS = 4096
 
 Form = Literal["json", "csv", "html"]
 
@@ -109,6 +112,26 @@ _SEED: dict[str, Any] = {"minimum": 0, "maximum": MAX_SEED}
 PARTY: dict[str, Any] = {"pattern": r"^[a-z0-9][a-z0-9-]{0,62}$"}
 
 
+def _as_context(value: object) -> object:
+    """Return JSON as it can be kept; its decimals are read exactly, and are floats elsewhere."""
+    written = json.dumps(value, default=_written, ensure_ascii=False)
+    if len(written) > MAX_CONTEXT_CHARS:
+        raise ValueError(f"must have at most {MAX_CONTEXT_CHARS} characters as JSON")
+    if "\\u0000" in written:
+        raise ValueError("must not contain control characters")
+    return json.loads(written)
+
+
+def _written(value: object) -> object:
+    number = float(str(value))
+    if not math.isfinite(number):
+        raise ValueError("has a number that is too large")
+    return number
+
+
+Context = Annotated[Any, BeforeValidator(_as_context), WithJsonSchema({"description": "Any JSON."})]
+
+
 class JobFields(Body):
     """What is asked for. What is left out is the model's default."""
 
@@ -166,13 +189,20 @@ class JobFields(Body):
         "future, and no further than the installation allows.",
     )
     priority: int = Field(0, ge=0, le=9, description="Higher goes first within its queue.")
+    context: Context = Field(
+        None,
+        description="Anything of yours, as JSON of at most "
+        f"{MAX_CONTEXT_CHARS} characters: the job and its webhooks carry it, and nobody reads it.",
+    )
 
 
 class JobRequest(JobFields):
     """A job, as JSON."""
 
     image: str | None = Field(
-        None, description="The input picture of image-to-image, as base64 or a base64 `data:` URL."
+        None,
+        description="The input picture of image-to-image, as base64, a base64 `data:` URL, or an "
+        "http, https or s3 link.",
     )
 
 
@@ -195,7 +225,7 @@ class JobForm(JobFields):
     image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
         # A factory, because a plain default would be documented, and null is no file.
         default_factory=lambda: None,
-        description="The input picture of image-to-image, as a file.",
+        description="The input picture of image-to-image, as a file, or as the text of a link.",
     )
 
 
@@ -206,6 +236,8 @@ FORM_SCALARS = frozenset(
         *("image_guidance_scale", "strength", "seed", "safety_check", "priority"),
     }
 )
+# The field of a form whose text is any JSON.
+FORM_JSON = "context"
 
 
 class WaitQuery(Query):

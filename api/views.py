@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -98,12 +98,21 @@ class JobView(View):
     hold: HoldView
     attempt: int = Field(description="How many times a worker has started it.")
     priority: int
+    context: Any = Field(None, description="What the job was submitted with, as it was.")
     parameters: Parameters
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     deadline: datetime
     notice: str | None = Field(description="Something to know, such as that no worker is up.")
+
+
+class MessageView(View):
+    """What a webhook is told."""
+
+    type: str = Field(description="What happened, such as `job.succeeded`.")
+    timestamp: datetime = Field(description="When it happened.")
+    data: JobView
 
 
 class JobsView(View):

@@ -29,6 +29,7 @@ from pixeltoll.commands import (
     payouts,
     rates,
     reports,
+    webhooks,
 )
 from pixeltoll.console import complain, say
 from pixeltoll.run import DEFAULT_DIR, DataDir
@@ -136,5 +137,6 @@ for room in (
     reports,
     invoices,
     audit,
+    webhooks,
 ):
     room.add_to(app)

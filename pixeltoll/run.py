@@ -89,11 +89,16 @@ def worker(
 
 @app.command()
 def scheduler(data_dir: DataDir = DEFAULT_DIR) -> None:
-    """Ring for forgotten jobs, take back lost ones, expire overdue ones. Several may run."""
+    """Ring for forgotten jobs, take back lost ones, expire overdue ones, tell of the ends of jobs.
+
+    Several may run.
+    """
     settle(data_dir)
+    from api import messages
+    from api.settings import ApiSettings
     from tasks import scheduler as sweeper
 
-    sweeper.run()
+    sweeper.run(messages.renderer(ApiSettings().public_url))
 
 
 @app.command()

@@ -113,7 +113,10 @@ class Stack:
         self._say("Starting the API, the scheduler and a worker ...")
         children = [
             processes.api(env, self._data_dir, listener.fileno(), port),
-            processes.scheduler(env, self._data_dir),
+            # It hears no request that would tell it where the API is.
+            processes.scheduler(
+                {"PIXELTOLL_PUBLIC_URL": self.connection.url, **env}, self._data_dir
+            ),
             processes.worker(env, self._data_dir, sessions),
         ]
         if flower:

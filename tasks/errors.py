@@ -4,6 +4,14 @@
     |-- UnknownModel            a model id that the catalog does not have
     |-- InvalidParams           one or more request fields are wrong
     |-- InvalidImage            the input picture cannot be used
+    |-- LinksBusy               as many links are being fetched as may be
+    |-- LinkError               what somebody else has named cannot be reached
+    |   |-- BadLink             it may not be followed
+    |   `-- LinkFailed          it does not lead to an answer
+    |-- UnknownWebhook          a webhook that the gateway does not have
+    |-- UnknownDelivery         a delivery that the webhook's log does not have
+    |-- TooManyWebhooks
+    |-- PublishFailed           a topic does not take a message
     |-- NoOffer                 nobody sells the capability
     |-- NotRegistered           a worker without a key of an orchestrator
     |-- UnknownOrchestratorKey  a key that the orchestrator does not have
@@ -75,6 +83,76 @@ class InvalidImage(TasksError):
     """Raised when an input picture cannot be decoded, or is larger than allowed."""
 
     code = "invalid_image"
+
+
+class LinksBusy(TasksError):
+    """Raised when a process already fetches as many links as it may."""
+
+    code = "links_busy"
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        super().__init__(
+            f"{at_once} other links are being fetched. Try again in a moment, or send the picture "
+            "itself."
+        )
+
+
+class LinkError(TasksError):
+    """Base of what can be wrong with an address that somebody else has named.
+
+    Its words are for whoever has named it, and say nothing of the network that we are in.
+    """
+
+    code = "link_error"
+
+
+class BadLink(LinkError):
+    """Raised when an address may not be followed, whatever is there."""
+
+    code = "bad_link"
+
+
+class LinkFailed(LinkError):
+    """Raised when nothing that may be had is at an address."""
+
+    code = "link_failed"
+
+
+class UnknownWebhook(TasksError):
+    """Raised when a webhook is not one of the gateway's."""
+
+    code = "unknown_webhook"
+
+    def __init__(self, webhook_id: UUID | str) -> None:
+        self.webhook_id = str(webhook_id)
+        super().__init__(f"This gateway has no webhook {webhook_id}.")
+
+
+class UnknownDelivery(TasksError):
+    """Raised when a webhook's log has no such delivery, or none any more."""
+
+    code = "unknown_delivery"
+
+    def __init__(self, delivery_id: int | str) -> None:
+        self.delivery_id = str(delivery_id)
+        super().__init__(f"The log of this webhook has no delivery {delivery_id}.")
+
+
+class TooManyWebhooks(TasksError):
+    """Raised when a gateway has as many webhooks as it may."""
+
+    code = "too_many_webhooks"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(f"A gateway has {most} webhooks at most. Delete one first.")
+
+
+class PublishFailed(TasksError):
+    """Raised when a topic does not take a message."""
+
+    code = "publish_failed"
 
 
 class NoOffer(TasksError):

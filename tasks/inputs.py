@@ -61,7 +61,7 @@ def decode_base64(text: str) -> bytes:
     content = text.strip()
     if content.lower().startswith(_LINKS):
         raise InvalidImage(
-            "Links are not fetched. Send the picture itself, as a file or as base64."
+            "Links like this are not fetched. Send the picture itself, as a file or as base64."
         )
     if content[: len(_DATA_URL)].lower() == _DATA_URL:
         head, comma, content = content.partition(",")

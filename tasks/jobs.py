@@ -11,7 +11,7 @@ locked as jobs, then holds, then accounts.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,6 +52,8 @@ class Order:
     max_price: UnitPrice | None = None
     priority: int = 0
     idempotency_key: str | None = None
+    # What whoever is told of the end is told with it.
+    callback: Mapping[str, Any] | None = None
     # Which of the gateway's keys spends, for a budget of its own.
     api_key_id: str | None = None
     max_rate_age: timedelta = timedelta(days=1)
@@ -167,6 +169,7 @@ def _make(session: Session, order: Order) -> Job:
         "input_key": order.input_key,
         "num_images": generation.num_images_per_prompt,
         "priority": order.priority,
+        "callback": order.callback,
     }
     with _kept_apart(session, order):
         return placing.place(session, terms, facts)

@@ -1,6 +1,7 @@
 """The process that sweeps: lost, forgotten and overdue jobs, and what they left behind.
 
-It also keeps the books' house, in threads of their own (`tasks.bookkeeping`).
+It also keeps the books' house (`tasks.bookkeeping`) and tells of the ends of jobs
+(`tasks.delivery`), in threads of their own.
 
 Several may run: every sweep skips rows that another one is at, and what it does is harmless when
 done twice.
@@ -18,19 +19,26 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger import db
 from ledger.feeds import FileFeed
 from ledger.settings import LedgerSettings
-from tasks import chores, jobs, sweeps, telemetry, workers
+from tasks import chores, jobs, sweeps, telemetry, webhooks, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
+from tasks.delivery import Courier, Render
 from tasks.dispatch import Ringer
+from tasks.outbound import Outbound
+from tasks.places import Rules
 from tasks.rerouting import Rerouter
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
+from tasks.topics import Topics
 from tasks.watchdog import Watchdog
 
 _log = telemetry.get_logger()
 # A chore is one small transaction, and every statement of it ends within half a minute.
 _STUCK_S = 120.0
 _BOOKS_S = 60.0
+_FORGET_S = 600.0
+# Messages on their way at the same time.
+_COURIERS = 8
 
 
 class Sweeper:
@@ -123,12 +131,12 @@ class Sweeper:
             workers.forget_silent(session)
 
 
-def run() -> None:
-    """Sweep at every interval until SIGTERM or SIGINT."""
+def run(render: Render) -> None:
+    """Sweep at every interval until SIGTERM or SIGINT. What jobs tell is rendered from above."""
     telemetry.configure()
     settings = TaskSettings()
     books = LedgerSettings()
-    sessions = db.session_factory(db.make_engine(books.database_url))
+    sessions = db.session_factory(db.make_engine(books.database_url, pool_size=5 + _COURIERS))
     ringer = Ringer(make_celery(settings))
     sweeper = Sweeper(
         sessions,
@@ -144,6 +152,7 @@ def run() -> None:
     watchdog.start()
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
+    _tell(sessions, render, settings, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         sweeper.sweep()
@@ -160,3 +169,22 @@ def _keep_books(
     chores.repeat(bookkeeper.refresh_rates, _BOOKS_S, stopping)
     chores.repeat(bookkeeper.take_snapshots, _BOOKS_S, stopping)
     chores.repeat(bookkeeper.audit, settings.audit_interval_s, stopping)
+
+
+def _tell(
+    sessions: sessionmaker[Session],
+    render: Render,
+    settings: TaskSettings,
+    stopping: threading.Event,
+) -> None:
+    def listen() -> None:
+        with sessions.begin() as session:
+            webhooks.listen_on(session, [settings.sns_topic] if settings.sns_topic else [])
+
+    chores.attempt(listen)
+    outbound = Outbound(Rules.written(settings.link_ports, settings.link_hosts))
+    topics = Topics(settings.sns_endpoint, settings.webhook_timeout_s)
+    courier = Courier(sessions, outbound, topics.publish, render, settings)
+    for _ in range(_COURIERS):
+        chores.repeat(courier.deliver, settings.sweep_interval_s, stopping)
+    chores.repeat(courier.forget, _FORGET_S, stopping)

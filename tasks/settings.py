@@ -169,6 +169,81 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_MAX_INPUT_PIXELS",
         description="Largest input picture accepted, in pixels after decoding.",
     )
+    link_hosts: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LINK_HOSTS",
+        description="Hosts of your own network that links and webhooks may lead to, as names or "
+        "`name:port` that commas divide. Others must be public.",
+    )
+    link_ports: str = Field(
+        "80,443",
+        pattern=r"^\s*\d{1,5}\s*(,\s*\d{1,5}\s*)*$",
+        validation_alias="PIXELTOLL_LINK_PORTS",
+        description="Ports that links and webhooks may lead to; commas divide them.",
+    )
+    link_buckets: str = Field(
+        "",
+        validation_alias="PIXELTOLL_LINK_BUCKETS",
+        description="Buckets, or `bucket/folder`, that s3:// links of any gateway may name; commas "
+        "divide them. Empty means none.",
+    )
+    link_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        validation_alias="PIXELTOLL_LINK_TIMEOUT_S",
+        description="How long a submission waits for a picture behind a link, in all.",
+    )
+    link_slots: int = Field(
+        4,
+        ge=1,
+        validation_alias="PIXELTOLL_LINK_SLOTS",
+        description="Links that one API process fetches at the same time; others are refused for "
+        "a moment. Keep it below the process's threads.",
+    )
+
+    webhook_timeout_s: float = Field(
+        15.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WEBHOOK_TIMEOUT_S",
+        description="How long a webhook has to answer.",
+    )
+    webhook_retry_s: float = Field(
+        5.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WEBHOOK_RETRY_S",
+        description="Wait before a failed delivery is tried again; doubles each attempt, up to six "
+        "hours, and is shortened by up to half by chance.",
+    )
+    webhook_give_up_s: float = Field(
+        3 * 86_400.0,
+        ge=0,
+        validation_alias="PIXELTOLL_WEBHOOK_GIVE_UP_S",
+        description="A delivery that fails for this long is given up; it can be replayed.",
+    )
+    webhook_disable_s: float = Field(
+        5 * 86_400.0,
+        ge=0,
+        validation_alias="PIXELTOLL_WEBHOOK_DISABLE_S",
+        description="A webhook of which every delivery fails for this long is disabled.",
+    )
+    webhook_keep_s: float = Field(
+        30 * 86_400.0,
+        gt=0,
+        validation_alias="PIXELTOLL_WEBHOOK_KEEP_S",
+        description="How long the log keeps what was delivered or given up.",
+    )
+    sns_topic: str = Field(
+        "",
+        pattern=r"^(arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?)?$",
+        validation_alias="PIXELTOLL_SNS_TOPIC",
+        description="ARN of an SNS topic that is told of the end of every job of every gateway. "
+        "Credentials are boto3's own chain. Only schedulers need it; give all of them the same.",
+    )
+    sns_endpoint: str = Field(
+        "",
+        validation_alias="PIXELTOLL_SNS_ENDPOINT",
+        description="Where SNS is; empty means AWS itself.",
+    )
 
     @property
     def weights(self) -> Weights:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from urllib3.exceptions import HTTPError
 
-from tasks.errors import ObjectNotFound, StorageError
+from tasks.errors import LinkFailed, ObjectNotFound, StorageError
 from tasks.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -103,6 +103,26 @@ class ObjectStore:
         """
         with _translated(key):
             return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+
+    def fetch(self, bucket: str, key: str, max_bytes: int, left: Callable[[], float]) -> bytes:
+        """Return an object of any bucket that the credentials reach; tries once.
+
+        `left` is asked before each part, and raises when the time is over.
+
+        Raises:
+            ObjectNotFound: There is nothing under the key.
+            LinkFailed: It has more than `max_bytes`.
+        """
+        with _translated(key):
+            answer = self._probe.get_object(Bucket=bucket, Key=key)
+        if answer["ContentLength"] > max_bytes:
+            answer["Body"].close()
+            raise LinkFailed(f"What is there has more than {max_bytes} bytes.")
+        found = bytearray()
+        for chunk in _chunks(key, answer["Body"]):
+            left()
+            found += chunk
+        return bytes(found)
 
     def open(self, key: str, range_header: str | None = None) -> StoredObject:
         """Return an object to be streamed.

@@ -13,9 +13,11 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     LargeBinary,
     SmallInteger,
+    UniqueConstraint,
     func,
     text,
 )
@@ -100,6 +102,8 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # What its end is told with: the gateway's own `context`, and what a dialect adds to it.
+    callback: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     # False while a lost attempt may have left objects behind that no output names.
     swept: Mapped[bool] = mapped_column(server_default=text("true"))
     # False once its pictures, which had their time, are deleted.
@@ -169,3 +173,69 @@ class OrchestratorKey(Base):
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Webhook(Base):
+    """Who is told of the ends of jobs: a gateway's URL, or a topic, which is told of everybody's.
+
+    Of two secrets, the old one signs as well until its time is over.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        Index("uq_webhooks_topic", "target", unique=True, postgresql_where=text("kind = 'sns'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    gateway_id: Mapped[UUID | None] = mapped_column(ForeignKey("gateways.id"), index=True)
+    kind: Mapped[str]
+    target: Mapped[str]
+    events: Mapped[list[str]] = mapped_column(ARRAY(String))
+    secret: Mapped[str | None]
+    old_secret: Mapped[str | None]
+    old_secret_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    # When it was last served: the others come first.
+    turn_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    failing_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    disabled_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    disabled_why: Mapped[str | None]
+
+
+class WebhookDelivery(Base):
+    """What a webhook is to be told of one job, and how far that has come."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("job_id", "webhook_id"),
+        Index(
+            "ix_webhook_deliveries_due",
+            "webhook_id",
+            "next_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_webhook_deliveries_leased",
+            "webhook_id",
+            postgresql_where=text("leased_until IS NOT NULL"),
+        ),
+        Index("ix_webhook_deliveries_webhook_id_id", "webhook_id", text("id DESC")),
+        Index(
+            "ix_webhook_deliveries_ended", "tried_at", postgresql_where=text("state <> 'pending'")
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    event: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    # Since when it is to be delivered: its creation, or its last replay.
+    wanted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    next_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    leased_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    tried_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    status: Mapped[int | None]
+    error: Mapped[str | None]

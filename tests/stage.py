@@ -50,6 +50,7 @@ _ORDER = (
     "max_price",
     "priority",
     "idempotency_key",
+    "callback",
 )
 _TOML = """
 [[model]]

@@ -31,6 +31,7 @@ from tasks.errors import (
     InvalidParams,
     JobNotCancelable,
     JobNotFound,
+    LinksBusy,
     NoOffer,
     StorageError,
     UnknownModel,
@@ -41,7 +42,7 @@ bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
 BODY = {parsing.JSON: JobRequest, parsing.FORM: JobForm}
 REFUSALS = (
-    *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount),
+    *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount, LinksBusy, StorageError),
     *(NoPriceLimit, OverPriceLimit, NoRate),
 )
 
@@ -67,7 +68,7 @@ REFUSALS = (
                 },
             )
         ],
-        errors=[*REFUSALS, InsufficientFunds, OverBudget, IdempotencyConflict, StorageError],
+        errors=[*REFUSALS, InsufficientFunds, OverBudget, IdempotencyConflict],
     )
 )
 def submit() -> Response:
@@ -78,8 +79,8 @@ def submit() -> Response:
     """
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
-    asked, data = parsing.job_body()
-    job, is_new = orders.place(runtime, caller, asked, data, key)
+    asked, given = parsing.job_body()
+    job, is_new = orders.place(runtime, caller, asked, given, key)
     response = render.answer(_view(runtime, job), 202, Location=f"/v1/jobs/{job.id}")
     if not is_new:
         response.headers["Idempotency-Replayed"] = "true"

@@ -31,8 +31,8 @@ def quote() -> Response:
     look at the balance; the price may change before the job is submitted.
     """
     runtime = current()
-    asked, data = parsing.job_body()
-    prepared = orders.prepare(runtime, asked, data)
+    asked, given = parsing.job_body()
+    prepared = orders.prepare(runtime, asked, given)
     orders.deadline_s(runtime, asked)
     with runtime.reads() as session:
         estimate = jobs.estimate(

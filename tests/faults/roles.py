@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from api import messages
 from tasks import scheduler, worker
 from tests.fakes import BrokenEngine, FakeEngine
 
@@ -35,7 +36,7 @@ def real_worker(model_id: str) -> None:
 
 def sweeper() -> None:
     """A scheduler."""
-    scheduler.run()
+    scheduler.run(messages.renderer(""))
 
 
 def demo_models(target: str) -> None:

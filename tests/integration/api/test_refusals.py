@@ -254,7 +254,7 @@ CASES = [
         422,
         "invalid_image",
         "image",
-        "Links",
+        "public",
     ),
     wrong("a picture too small", {"json": image(png(32, 32))}, "image", "64 to 512"),
     wrong("no picture where one is needed", {"json": FROM_IMAGE}, "image"),
@@ -481,7 +481,7 @@ def test_our_own_failure_says_nothing_of_our_inside(world: World) -> None:
 
 def test_prompts_do_not_reach_the_log_of_a_failed_statement(world: World) -> None:
     with as_owner(world.sessions) as session:
-        session.execute(text("DROP TABLE outputs, jobs"))
+        session.execute(text("DROP TABLE webhook_deliveries, outputs, jobs"))
     with capture_logs() as logs:
         body = problem(
             world.client().post("/v1/jobs", **job(prompt="top secret")), 500, "internal_error"

@@ -17,8 +17,10 @@ from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tests import stage as stages
 from tests.fakes import MoodyStore
+from tests.integration.tasks.post import Post, Receiver
 from tests.stage import Stage
 from tests.support import Servers
+from tests.web import Web, serving
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +63,21 @@ def moody_store(any_store: ObjectStore, task_settings: TaskSettings) -> MoodySto
     store = MoodyStore(any_store._client, task_settings.s3_bucket)
     store.ensure_bucket()
     return store
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+@pytest.fixture
+def web(receiver: Receiver) -> Iterator[Web]:
+    """A server that is the receiver."""
+    with serving(receiver) as found:
+        yield found
+
+
+@pytest.fixture
+def post(stage: Stage, web: Web) -> Post:
+    """A webhook of the stage's gateway, which leads to the receiver."""
+    return Post(stage, web)
