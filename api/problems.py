@@ -24,7 +24,6 @@ from api.errors import (
     OfferNotEditable,
     RangeNotSatisfiable,
     UnknownKey,
-    UnknownOffer,
     UnsupportedContentType,
 )
 from api.views import ProblemBody
@@ -84,7 +83,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.UnknownCharge: Problem(404, ledger.UnknownCharge.code, "No such charge"),
     ledger.UnknownPayout: Problem(404, ledger.UnknownPayout.code, "No such payout"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
-    UnknownOffer: Problem(404, UnknownOffer.code, "No such offer"),
+    ledger.UnknownOffer: Problem(404, ledger.UnknownOffer.code, "No such offer"),
     tasks.UnknownOrchestratorKey: Problem(
         404, tasks.UnknownOrchestratorKey.code, "No such orchestrator key"
     ),
