@@ -7,6 +7,7 @@
     |-- NameTaken               a gateway or orchestrator of that name exists
     |-- UnknownGateway
     |-- UnknownOrchestrator
+    |-- UnknownOffer            an offer that neither holds nor is planned
     |-- CurrencyMismatch        amounts of two currencies that cannot be compared
     |-- FeedError               a source of exchange rates that cannot be read
     |-- InvalidFile             a file of prices or limits that says what cannot be; names the line
@@ -91,7 +92,9 @@ class UnknownGateway(LedgerError):
 
     def __init__(self, gateway: UUID | str) -> None:
         self.gateway = gateway
-        super().__init__(f"There is no gateway {gateway}.")
+        super().__init__(
+            f"There is no gateway {gateway}; `pixeltoll gateway list` shows those that there are."
+        )
 
 
 class UnknownOrchestrator(LedgerError):
@@ -101,7 +104,24 @@ class UnknownOrchestrator(LedgerError):
 
     def __init__(self, orchestrator: UUID | str) -> None:
         self.orchestrator = orchestrator
-        super().__init__(f"There is no orchestrator {orchestrator}.")
+        super().__init__(
+            f"There is no orchestrator {orchestrator}; `pixeltoll orchestrator list` shows those "
+            "that there are."
+        )
+
+
+class UnknownOffer(LedgerError):
+    """Raised when an orchestrator has no such offer that holds now or begins later."""
+
+    code = "unknown_offer"
+
+    def __init__(self, orchestrator: str, offer_id: int) -> None:
+        self.orchestrator = orchestrator
+        self.offer_id = offer_id
+        super().__init__(
+            f"{orchestrator} has no offer {offer_id} that holds now or is planned; list its offers "
+            "to see those that are."
+        )
 
 
 class CurrencyMismatch(LedgerError):
@@ -113,8 +133,8 @@ class CurrencyMismatch(LedgerError):
         self.currency = currency
         self.settlement = settlement
         super().__init__(
-            f"The price is in {currency}, but this installation settles in {settlement}; "
-            f"state it in {settlement}."
+            f"This is in {currency}, but would be settled in {settlement}: state it in "
+            f"{settlement}, or set PIXELTOLL_SETTLEMENT_CURRENCY to what the books are in."
         )
 
 
@@ -296,7 +316,9 @@ class UnknownCharge(LedgerError):
 
     def __init__(self, hold_id: UUID) -> None:
         self.hold_id = hold_id
-        super().__init__(f"Nothing was charged for hold {hold_id}.")
+        super().__init__(
+            f"Nothing was charged for hold {hold_id}, so there is nothing to give back."
+        )
 
 
 class UnknownPayout(LedgerError):
@@ -306,7 +328,9 @@ class UnknownPayout(LedgerError):
 
     def __init__(self, reference: str) -> None:
         self.reference = reference
-        super().__init__(f"There is no payout {reference}.")
+        super().__init__(
+            f"There is no payout {reference}; `pixeltoll payout list` shows those that there are."
+        )
 
 
 class NothingOwed(LedgerError):

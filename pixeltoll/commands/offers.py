@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -28,6 +28,7 @@ from pixeltoll.console import show, show_all, tell
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks import workers
+from tasks.catalog import Pipeline
 
 offer_app = typer.Typer(no_args_is_help=True, help="What orchestrators serve, and at what price.")
 
@@ -35,10 +36,11 @@ PipelineName = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="text-to-image or image-to-image.")
 ]
 ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="The model's id.")]
+_PIPELINES = get_args(Pipeline)
 _COLUMNS = (
     *("id", "orchestrator", "pipeline", "model_id"),
     *PRICE_COLUMNS,
-    *("warm", "capacity", "live"),
+    *("warm", "capacity", "valid_from", "live"),
 )
 
 
@@ -65,6 +67,9 @@ def add_offer(  # noqa: PLR0913, PLR0917  an option each
     as_json: AsJson = False,
 ) -> None:
     """Offer a capability at a price from a time on, in place of an earlier offer of it."""
+    if pipeline not in _PIPELINES:
+        message = f"pipeline: {pipeline!r} must be one of {', '.join(_PIPELINES)}."
+        raise BadArgument(message)
     asked = price(price_per_unit, pixels_per_unit, currency)
     begins = moment(valid_from, "valid_from") if valid_from else None
     capability = Capability(pipeline, model_id)
@@ -90,26 +95,46 @@ def withdraw_offer(
     orchestrator: OrchestratorName,
     pipeline: PipelineName,
     model_id: ModelId,
+    offer: Annotated[
+        int | None, typer.Option(help="Only the offer with this id, such as one that is planned.")
+    ] = None,
     data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Stop offering a capability. Jobs that are queued by the offer still run."""
+    """Stop offering a capability, now and later. Jobs that are queued by an offer still run."""
     capability = Capability(pipeline, model_id)
     with books(data_dir) as session:
         owner = accounts.find_orchestrator(session, orchestrator)
-        mine = Offer.orchestrator_id == owner.id
-        found = [one for one in offers.live(session, mine) if one.capability == capability]
+        found = [
+            one
+            for one in offers.known(session, Offer.orchestrator_id == owner.id)
+            if one.capability == capability and offer in {None, one.id}
+        ]
         if not found:
-            message = f"model_id: {orchestrator} does not offer {pipeline} with {model_id!r}."
-            raise BadArgument(message)
-        offers.withdraw(session, found[0])
+            raise BadArgument(_not_offered(orchestrator, capability, offer))
+        for one in found:
+            offers.withdraw(session, one)
     facts = {"orchestrator": orchestrator, **vars(capability), "withdrawn": True}
-    tell(f"{orchestrator} offers {pipeline} with {model_id} no more.", facts, as_json=as_json)
+    what = f"Offer {offer} of {orchestrator} for" if offer else f"What {orchestrator} offers of"
+    tell(f"{what} {pipeline} with {model_id} is withdrawn.", facts, as_json=as_json)
+
+
+def _not_offered(orchestrator: str, capability: Capability, offer: int | None) -> str:
+    what = f"{capability.pipeline} with {capability.model_id!r}"
+    said = (
+        f"model_id: {orchestrator} does not offer {what}"
+        if offer is None
+        else f"offer: {orchestrator} has no offer {offer} of {what} that holds now or is planned"
+    )
+    return f"{said}; see `pixeltoll offer list`."
 
 
 @offer_app.command("list")
 def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """List the offers that hold now, cheapest first, and whether a live worker serves them."""
+    """List the offers that hold now, cheapest first, then those that are planned.
+
+    An offer is live where a worker that is up serves it.
+    """
     with books(data_dir) as session:
         rows = [
             {
@@ -119,8 +144,9 @@ def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> Non
                 **price_facts(found.offer.price),
                 "warm": found.offer.warm,
                 "capacity": found.offer.capacity,
+                "valid_from": found.offer.valid_from,
                 "live": found.live,
             }
-            for found in workers.candidates(session, offers.live(session))
+            for found in workers.candidates(session, offers.known(session))
         ]
     show_all(_COLUMNS, rows, as_json=as_json)
