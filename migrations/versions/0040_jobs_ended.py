@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0040_jobs_ended"
-down_revision = "0036_sure_plans"
+down_revision = "0037_own_functions"
 branch_labels = None
 depends_on = None
 
