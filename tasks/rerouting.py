@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import func as sql
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, sessionmaker
 
 from ledger import offers
@@ -130,7 +131,7 @@ class Rerouter:
                 return None if job is None else self._move_locked(session, job, markets)
         except OverBudget as error:
             _log.info("job_stays", job_id=str(job_id), why=str(error))
-        except LedgerError as error:
+        except (LedgerError, IntegrityError) as error:
             # What the books refuse to one job must not keep the others.
             _log.exception("job_cannot_be_rerouted", job_id=str(job_id), error=str(error))
         return None
