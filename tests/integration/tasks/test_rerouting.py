@@ -159,6 +159,14 @@ def test_the_limit_that_the_hold_recorded_stands(stage: Stage) -> None:
     assert stage.hold(stage.job(job.id)).limit_price == PRICE
 
 
+def test_an_offer_that_costs_more_than_any_amount_is_in_nobodys_way(stage: Stage) -> None:
+    [job] = strand(stage)
+    join(stage, "absurd", unit_price("99999999999999999999"))
+    join(stage, "north")
+    assert [bell.job_id for bell in rerouted(stage)] == [job.id]
+    assert owner_of(stage, job) == "north"
+
+
 def test_a_budget_of_another_day_may_keep_a_job(stage: Stage) -> None:
     [job] = strand(stage)
     with as_owner(stage.sessions) as session:
