@@ -106,7 +106,7 @@ def test_a_year_ends_when_it_does_in_utc_wherever_the_reader_is(
         session.rollback()
 
     assert months == [date(2020, 1, 1), date(2019, 12, 1)]
-    assert (december.charged, january.charged, january.refunded) == (PRICE, PRICE, 0)
+    assert (december.charged, january.charged, january.refunded) == (PRICE, PRICE, Decimal(0))
     assert december.total + january.total == 2 * PRICE - december.refunded
     assert sorted(days) == [(date(2019, 12, 31), PRICE), (date(2020, 1, 1), PRICE)]
 
