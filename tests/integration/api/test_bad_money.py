@@ -207,6 +207,12 @@ def test_what_is_not_there_is_a_404(admin: CheckedClient, address: str, code: st
     problem(admin.get(address), 404, code)
 
 
+def test_refusals_of_what_cannot_be_a_name_are_not_looked_for(admin: CheckedClient) -> None:
+    answer = admin.get(f"{ADMIN}/refusals", query_string={"gateway": "\u200b"})
+    [error] = problem(answer, 422, "invalid_name")["errors"]
+    assert error["field"] == "gateway"
+
+
 def test_json_has_no_nan(shared_world: World, admin: CheckedClient) -> None:
     for number in ("NaN", "Infinity", "-Infinity"):
         body = f'{{"amount": {number}, "reference": "r"}}'
