@@ -22,6 +22,7 @@ from tasks import chores, jobs, sweeps, telemetry, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.dispatch import Ringer
+from tasks.probe import Pulse, listen
 from tasks.rerouting import Rerouter
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
@@ -31,6 +32,8 @@ _log = telemetry.get_logger()
 # A chore is one small transaction, and every statement of it ends within half a minute.
 _STUCK_S = 120.0
 _BOOKS_S = 60.0
+# A scheduler whose chores all fail for this long says that it is not healthy: jobs depend on them.
+_UNHEALTHY_S = 30.0
 
 
 class Sweeper:
@@ -53,10 +56,11 @@ class Sweeper:
         self._ring = ring
         self._settings = settings
 
-    def sweep(self) -> None:
-        """Do every chore of the jobs once."""
-        for chore in (self.reclaim, self.expire, self.remind, self.reroute, self.forget_workers):
-            chores.attempt(chore)
+    def sweep(self) -> bool:
+        """Do every chore of the jobs once; tells whether all of them were done."""
+        every = (self.reclaim, self.expire, self.remind, self.reroute, self.forget_workers)
+        done = [chores.attempt(chore) for chore in every]
+        return all(done)
 
     def tidy(self) -> None:
         """Do the chore of the object store, for which no job should have to wait."""
@@ -126,11 +130,14 @@ def run() -> None:
         signal.signal(number, lambda *_: stopping.set())
     watchdog = Watchdog("scheduler", _STUCK_S)
     watchdog.start()
+    pulse = Pulse(_UNHEALTHY_S + settings.sweep_interval_s)
+    listen(settings, pulse)
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
-        sweeper.sweep()
+        if sweeper.sweep():
+            pulse.beat()
         watchdog.pat()
 
 

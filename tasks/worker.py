@@ -28,6 +28,7 @@ from tasks.errors import NoOffer, TasksError
 from tasks.generate import Runner
 from tasks.keeper import Keeper
 from tasks.leases import Leases
+from tasks.probe import listen
 from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
 from tasks.speeds import Speeds
@@ -46,7 +47,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
         SystemExit: The worker should be restarted.
     """
     telemetry.configure()
-    settings = TaskSettings()
+    settings = TaskSettings().with_key()
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
     with sessions.begin() as session:
         key = settings.orchestrator_key.get_secret_value()
@@ -69,6 +70,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     # Before the first heartbeat: who cannot take a job yet should not be sent any.
     warm_up(runtime.engine, runtime.catalog, served)
     keeper.start()
+    listen(settings, keeper.pulse)
     status = _consume(make_celery(settings), runtime, runner)
     try:
         keeper.stop()
