@@ -18,7 +18,7 @@ from tasks.app import make_celery
 from tasks.settings import TaskSettings
 
 _log = telemetry.get_logger()
-_COLUMNS = "name,args,state,received,started,runtime,worker"
+_COLUMNS = "name,args,kwargs,state,received,runtime,worker"
 _MAX_TASKS = 10_000
 _SAVE_MS = 10_000
 
