@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Flask, Response, current_app, g, request
 
-from api import auth, parsing, problems
+from api import auth, metrics, parsing, problems
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream
+from api.routes import metrics as metrics_route
 from api.runtime import EXTENSION, Runtime, current
 
-_RESOURCES = (jobs, quotes, models, gateway, admin, stream, health, docs)
+_RESOURCES = (jobs, quotes, models, gateway, admin, stream, health, docs, metrics_route)
 # A form is a dozen short fields and one file. The file is spooled to disk and bounded by the body.
 _MAX_FORM_PARTS = 40
 _MAX_FORM_FIELDS_BYTES = 200_000
@@ -25,6 +26,8 @@ def create_app(runtime: Runtime) -> Flask:
         MAX_FORM_MEMORY_SIZE=_MAX_FORM_FIELDS_BYTES,
     )
     app.extensions[EXTENSION] = runtime
+    # First, so that what is not let in is counted, too.
+    metrics.install(app)
     app.before_request(_admit)
     app.after_request(_finish)
     problems.install(app)

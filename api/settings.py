@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -17,6 +18,12 @@ class ApiSettings(BaseSettings):
         SecretStr(""),
         validation_alias="PIXELTOLL_ADMIN_KEY",
         description="Bearer key of the admin routes; empty means that they refuse everybody.",
+    )
+    metrics_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="PIXELTOLL_METRICS_KEY",
+        description="Bearer key that Prometheus reads `/metrics` with; empty means that there is "
+        "no such page.",
     )
     public_url: str = Field(
         "",
@@ -57,3 +64,17 @@ class ApiSettings(BaseSettings):
         description="Requests of one process that may wait for their job at the same time; "
         "others are answered at once. Keep it below the process's threads.",
     )
+
+
+# Named by prometheus_client, which reads it when it is imported.
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def metrics_folder() -> str:
+    """Return where the processes of this API count together; nothing where there is one only."""
+    return os.environ.get(_METRICS_FOLDER, "")
+
+
+def share_metrics(folder: str) -> None:
+    """Let the processes that are started from now on count together."""
+    os.environ[_METRICS_FOLDER] = folder

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
+from prometheus_client import REGISTRY
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import db
@@ -22,6 +23,7 @@ from tasks import chores, jobs, sweeps, telemetry, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.dispatch import Ringer
+from tasks.gauges import DatabaseCollector
 from tasks.probe import Pulse, listen
 from tasks.rerouting import Rerouter
 from tasks.settings import TaskSettings
@@ -131,7 +133,8 @@ def run() -> None:
     watchdog = Watchdog("scheduler", _STUCK_S)
     watchdog.start()
     pulse = Pulse(_UNHEALTHY_S + settings.sweep_interval_s)
-    listen(settings, pulse)
+    if listen(settings, pulse):
+        REGISTRY.register(DatabaseCollector(sessions))
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)

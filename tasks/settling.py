@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import claims, failures, telemetry
+from tasks import claims, failures, metrics, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
 from tasks.errors import Interrupted, TasksError
@@ -160,12 +160,14 @@ class Settler:
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
-        data = encode_png(picture, seed=seed, model_id=job.model_id, job_id=str(job.id))
+        with metrics.timed("encode", job.model_id):
+            data = encode_png(picture, seed=seed, model_id=job.model_id, job_id=str(job.id))
         # The name cannot be guessed, so a link to it is the permission to see it; the attempt in
         # the key keeps a worker that lost its claim from overwriting the winner's picture.
         name = f"{index}-{secrets.token_hex(12)}.png"
         key = f"outputs/{job.id}/{job.attempt}/{name}"
-        self._run.store.put(key, data, "image/png")
+        with metrics.timed("upload", job.model_id):
+            self._run.store.put(key, data, "image/png")
         self._run.leases.touch()
         return NewOutput(
             index=index,
@@ -185,13 +187,16 @@ class Settler:
         if not stored:
             return set()
         try:
-            settled = self._settle(stored)
+            with metrics.timed("settle", stored[0].job.model_id):
+                settled = self._settle(stored)
         except Exception as error:  # noqa: BLE001  as in _try
             if len(stored) > 1:
                 return {job_id for one in stored for job_id in self._settle_all([one])}
             self.give_up(stored[0].job, error)
             return set()
         for one in stored:
+            if one.job.id in settled:
+                metrics.note_captured(one.job, len(one.outputs))
             event = "job_succeeded" if one.job.id in settled else "claim_gone"
             _log.info(
                 event,
@@ -241,6 +246,8 @@ class Settler:
                     current = claims.fail(session, job.id, job.attempt, code, message)
                 if not current:
                     claims.leave_to_sweep(session, [job.id])
+            if current:
+                metrics.WORKER_JOBS.labels("requeued" if again else "failed", job.model_id).inc()
         except Exception as gone:  # noqa: BLE001  the lease ends, and the job runs again
             _log.warning("settlement_failed", job_id=str(job.id), error=telemetry.brief(gone))
         self._run.leases.drop([job])

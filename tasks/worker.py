@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from celery import Celery, bootsteps, signals
 from celery.exceptions import WorkerShutdown
+from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,6 +27,7 @@ from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
 from tasks.errors import NoOffer, TasksError
 from tasks.generate import Runner
+from tasks.inventory import EngineCollector
 from tasks.keeper import Keeper
 from tasks.leases import Leases
 from tasks.probe import listen
@@ -70,7 +72,8 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     # Before the first heartbeat: who cannot take a job yet should not be sent any.
     warm_up(runtime.engine, runtime.catalog, served)
     keeper.start()
-    listen(settings, keeper.pulse)
+    if listen(settings, keeper.pulse):
+        REGISTRY.register(EngineCollector(runtime.engine))
     status = _consume(make_celery(settings), runtime, runner)
     try:
         keeper.stop()
