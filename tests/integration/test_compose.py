@@ -208,6 +208,25 @@ def test_flower_remembers_what_it_saw(running: dict[str, Native], flower: httpx.
     assert before <= set(flower.get("/api/tasks").json())
 
 
+def test_every_process_tells_what_it_measures(running: dict[str, Native]) -> None:
+    said = {name: metrics(running, name) for name in ("api", "worker", "scheduler")}
+
+    assert 'pixeltoll_holds_total{model_id="pixeltoll/demo-sd"} 4.0' in said["api"]
+    assert 'pixeltoll_captures_total{model_id="pixeltoll/demo-sd"} 4.0' in said["worker"]
+    assert 'pixeltoll_model_loaded{model_id="pixeltoll/demo-sd"} 1.0' in said["worker"]
+    for phase in ("queue", "load", "denoise", "encode", "upload", "settle"):
+        assert f'_count{{model_id="pixeltoll/demo-sd",phase="{phase}"}}' in said["worker"]
+    assert 'pixeltoll_recent_jobs{state="succeeded"} 4.0' in said["scheduler"]
+    assert 'pixeltoll_live_workers{orchestrator="demo"} 1.0' in said["scheduler"]
+
+
+def metrics(running: dict[str, Native], name: str) -> str:
+    """What Prometheus would read, of all processes of a service together."""
+    url = httpx.URL(running[name].check[-1]).copy_with(path="/metrics")
+    key = {"Authorization": f"Bearer {ENV['METRICS_KEY']}"}
+    return httpx.get(url, headers=key).raise_for_status().text
+
+
 def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
     running: dict[str, Native], machine: Machine, flower: httpx.Client, servers: Servers
 ) -> None:
@@ -216,9 +235,8 @@ def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
     pages = [f"/task/{name}" for name in tasks.json()] + ["/", "/broker", "/metrics"]
     let_out["flower's API"] = tasks.text
     let_out |= {page: flower.get(page).raise_for_status().text for page in pages}
-    for name in ("worker", "scheduler"):
-        metrics = running[name].check[-1].replace("/healthz", "/metrics")
-        let_out[f"{name}'s metrics"] = httpx.get(metrics).raise_for_status().text
+    for name in ("api", "worker", "scheduler"):
+        let_out[f"{name}'s metrics"] = metrics(running, name)
     with redis.Redis.from_url(servers.redis(15)) as broker:
         let_out["broker"] = " ".join(str(broker.dump(key)) for key in broker.scan_iter())
     assert "pixeltoll/demo-sd" in let_out["flower's API"]
