@@ -26,7 +26,7 @@ MOST = 10_000
 _TIMEOUT = text("SET LOCAL statement_timeout = '5s'")
 
 # A few index probes for each queue and priority: within one, who came first waits longest. What is
-# counted is in an index, too.
+# counted is in the same index: by its order, or the planner takes another one.
 _DEPTHS = text("""
 WITH RECURSIVE heads AS (
     (SELECT queue, priority, model_id, available_at FROM jobs
@@ -49,7 +49,8 @@ WITH RECURSIVE heads AS (
 )
 SELECT queues.*, waiting.depth FROM queues, LATERAL (
     SELECT count(*) AS depth
-      FROM (SELECT FROM jobs WHERE queue = queues.queue AND state = 'queued' LIMIT :most) AS first
+      FROM (SELECT FROM jobs WHERE queue = queues.queue AND state = 'queued'
+             ORDER BY priority DESC, id LIMIT :most) AS first
 ) AS waiting
 """)
 _RUNNING = text("SELECT count(*) AS jobs FROM jobs WHERE state = 'running'")
