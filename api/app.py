@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask, Response, current_app, g, request
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api import auth, metrics, parsing, problems
 from api.openapi import described
@@ -43,6 +44,7 @@ def _admit() -> None:
         NotAuthenticated: It has no valid key.
         AdminDisabled: It is for an admin route, and there is no admin key.
     """
+    clear_contextvars()
     if request.endpoint is None:
         return  # nothing is at this address, as the router says next
     security = described(current_app.view_functions[request.endpoint]).security
@@ -50,6 +52,7 @@ def _admit() -> None:
     runtime = current()
     if security == "gateway":
         g.caller = auth.authenticate(runtime.reads, authorization)
+        bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)
 

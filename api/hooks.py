@@ -1,4 +1,4 @@
-"""What gunicorn calls: one folder for the metrics of all processes of this API.
+"""What gunicorn calls: one way to log, and one folder for the metrics of all processes of this API.
 
 Each process counts for itself and is asked alone, so all write into a folder that any of them can
 add up. It is named before they start, because prometheus_client reads its name when imported.
@@ -11,10 +11,13 @@ import tempfile
 from typing import Any
 
 from api import settings
+from tasks import telemetry
 
 
 def on_starting(_server: Any) -> None:  # noqa: ANN401  gunicorn has no types
-    """Make the folder, before any process is started."""
+    """Make the folder, before any process is started; and log as all our processes do."""
+    telemetry.configure()
+    telemetry.adopt("gunicorn.error")
     settings.share_metrics(tempfile.mkdtemp(prefix="pixeltoll-metrics-"))
 
 

@@ -177,6 +177,7 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
         raise
     if is_new:
         metrics.HOLDS.labels(job.model_id).inc()
+        _log.info("job_submitted", **telemetry.of(job), model_id=job.model_id, queue=job.queue)
     return job, is_new
 
 

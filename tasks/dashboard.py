@@ -27,6 +27,7 @@ def run(
     settings: TaskSettings, sessions: sessionmaker[Session], *, host: str, port: int, state: Path
 ) -> None:
     """Serve Flower until told to stop. Who may look is in FLOWER_BASIC_AUTH, which it reads."""
+    telemetry.configure()
     app = make_celery(settings)
     _name_queues(lambda: offered(sessions), app.conf.task_default_queue)
     arguments = (

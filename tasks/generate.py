@@ -184,7 +184,10 @@ class Runner:
                     raise
                 if len(chunk) > 1 and failures.is_of_one_picture(error):
                     size = -(-len(chunk) // 2)
-                    _log.warning("batch_halved", model_id=spec.model_id, images=len(chunk))
+                    jobs = [telemetry.of(job) for job in batch]
+                    _log.warning(
+                        "batch_halved", model_id=spec.model_id, images=len(chunk), jobs=jobs
+                    )
                     continue
                 for slot in chunk:
                     made[slot.job.id].failed = error

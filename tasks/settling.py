@@ -200,8 +200,7 @@ class Settler:
             event = "job_succeeded" if one.job.id in settled else "claim_gone"
             _log.info(
                 event,
-                job_id=str(one.job.id),
-                attempt=one.job.attempt,
+                **telemetry.of(one.job),
                 pictures=len(one.outputs),
                 asked=one.job.num_images,
             )
@@ -216,7 +215,10 @@ class Settler:
                 with self._run.sessions.begin() as session:
                     return claims.succeed(session, finished, missing)
             except _PASSING as error:
-                _log.warning("settlement_failed", tried=tried, error=telemetry.brief(error))
+                jobs = [telemetry.of(one.job) for one in stored]
+                _log.warning(
+                    "settlement_failed", tried=tried, error=telemetry.brief(error), jobs=jobs
+                )
                 if tried == _SETTLE_TRIES or all(self._is_lost(one.job) for one in stored):
                     break
                 time.sleep(min(_SETTLE_WAIT_S, 0.1 * 2**tried))
@@ -231,8 +233,7 @@ class Settler:
             self._failed_since_success.add(job.id)
         _log.warning(
             "job_waits_to_run_again" if again else "job_failed",
-            job_id=str(job.id),
-            attempt=job.attempt,
+            **telemetry.of(job),
             code=code,
             error=message,
             exc_info=None if isinstance(error, TasksError) else error,
@@ -249,7 +250,7 @@ class Settler:
             if current:
                 metrics.WORKER_JOBS.labels("requeued" if again else "failed", job.model_id).inc()
         except Exception as gone:  # noqa: BLE001  the lease ends, and the job runs again
-            _log.warning("settlement_failed", job_id=str(job.id), error=telemetry.brief(gone))
+            _log.warning("settlement_failed", **telemetry.of(job), error=telemetry.brief(gone))
         self._run.leases.drop([job])
 
     def _is_lost(self, job: Job) -> bool:

@@ -6,6 +6,7 @@ they let out, in logs, to Flower, as metrics and to the broker, is read for what
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -92,7 +93,8 @@ def submitted(client: httpx.Client) -> dict[str, Any]:
     order = {
         "pipeline": "text-to-image",
         "model_id": "pixeltoll/demo-sd",
-        "prompt": f"a lighthouse {PROMPT}",
+        # Longer than the model reads: its library would quote what it cut off.
+        "prompt": "a lighthouse " * 60 + PROMPT,
         "negative_prompt": NEGATIVE,
         "width": 64,
         "height": 64,
@@ -240,7 +242,10 @@ def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
     with redis.Redis.from_url(servers.redis(15)) as broker:
         let_out["broker"] = " ".join(str(broker.dump(key)) for key in broker.scan_iter())
     assert "pixeltoll/demo-sd" in let_out["flower's API"]
-    assert "job_succeeded" in let_out["worker"]
+    assert {"job_submitted"} <= events(let_out["api"])
+    assert {"worker_starts", "job_succeeded"} <= events(let_out["worker"])
+    assert {"scheduler_starts"} <= events(let_out["scheduler"])
+    events(let_out["flower"])
 
     secrets = [PROMPT, NEGATIVE, PNG_IN_BASE64, servers.s3_secret_access_key]
     # The last part of a key; what is before it is its public id.
@@ -272,6 +277,14 @@ def test_a_scheduler_that_cannot_do_its_chores_is_not_well(machine: Machine) -> 
     scheduler = machine.service(FILE, "scheduler")
 
     assert subprocess.run(scheduler.check, env=scheduler.env, check=False).returncode == 1
+
+
+def events(log: str) -> set[str]:
+    """The events of a log, whose every line is JSON, a library's too."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    about = [line for line in lines if line["event"].startswith("job_")]
+    assert all({"job_id", "gateway_id", "attempt"} <= set(line) for line in about), about
+    return {line["event"] for line in lines}
 
 
 def test_every_process_ends_when_it_is_told_to(running: dict[str, Native]) -> None:
