@@ -13,6 +13,9 @@ from typing import Any
 from api import settings
 from tasks import telemetry
 
+# Read by gunicorn: what it says before `on_starting`, it says in its own way, so only what matters.
+loglevel = "warning"
+
 
 def on_starting(_server: Any) -> None:  # noqa: ANN401  gunicorn has no types
     """Make the folder, before any process is started; and log as all our processes do."""
