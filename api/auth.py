@@ -106,6 +106,16 @@ def authenticate_admin(admin_key: str, authorization: str | None) -> None:
         raise NotAuthenticated("This is not the admin key.")
 
 
+def authenticate_metrics(metrics_key: str, authorization: str | None) -> None:
+    """Return if an `Authorization` header carries the key that Prometheus has.
+
+    Raises:
+        NotAuthenticated: It does not.
+    """
+    if not keys.same(keys.digest(_bearer(authorization)), keys.digest(metrics_key)):
+        raise NotAuthenticated("This is not the metrics key.")
+
+
 def _bearer(authorization: str | None) -> str:
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():

@@ -161,7 +161,7 @@ class Rerouter:
             )
         )
         markets[job.gateway_id] = _with_more(found, best, job.units)
-        _log.warning("job_rerouted", job_id=str(job.id), queue=to)
+        _log.warning("job_rerouted", **telemetry.of(job), queue=to)
         return Bell(job.id, to, job.model_id)
 
     def _look(self, session: Session, job: Job) -> Market | None:
