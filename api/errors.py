@@ -6,7 +6,6 @@
     |-- NotAuthenticated        no key, or none that is valid
     |-- AdminDisabled           this installation has set no admin key
     |-- UnknownKey              an API key that the gateway does not have
-    |-- UnknownOffer            an offer that the orchestrator does not have, or not any more
     |-- OfferNotEditable        an offer is superseded, never edited
     |-- PictureExpired          a picture that was kept for as long as they are
     |-- TooManyWaiting          no thread is left to wait for a job in
@@ -65,15 +64,6 @@ class UnknownKey(ApiError):
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"The gateway has no API key {key_id!r}.")
-
-
-class UnknownOffer(ApiError):
-    """Raised when an orchestrator has no such offer that holds now."""
-
-    code = "unknown_offer"
-
-    def __init__(self, orchestrator: str, offer_id: int) -> None:
-        super().__init__(f"{orchestrator} has no offer {offer_id} that holds now.")
 
 
 class OfferNotEditable(ApiError):

@@ -26,7 +26,6 @@ from api.errors import (
     RangeNotSatisfiable,
     TooManyWaiting,
     UnknownKey,
-    UnknownOffer,
     UnsupportedContentType,
 )
 from api.views import ProblemBody
@@ -88,7 +87,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.UnknownWebhook: Problem(404, tasks.UnknownWebhook.code, "No such webhook"),
     tasks.UnknownDelivery: Problem(404, tasks.UnknownDelivery.code, "No such delivery"),
     UnknownKey: Problem(404, UnknownKey.code, "No such API key"),
-    UnknownOffer: Problem(404, UnknownOffer.code, "No such offer"),
+    ledger.UnknownOffer: Problem(404, ledger.UnknownOffer.code, "No such offer"),
     tasks.UnknownOrchestratorKey: Problem(
         404, tasks.UnknownOrchestratorKey.code, "No such orchestrator key"
     ),

@@ -7,6 +7,7 @@
     |-- NameTaken               a gateway or orchestrator of that name exists
     |-- UnknownGateway
     |-- UnknownOrchestrator
+    |-- UnknownOffer            an offer that neither holds nor is planned
     |-- CurrencyMismatch        amounts of two currencies that cannot be compared
     |-- FeedError               a source of exchange rates that cannot be read
     |-- InvalidFile             a file of prices or limits that says what cannot be; names the line
@@ -102,6 +103,20 @@ class UnknownOrchestrator(LedgerError):
     def __init__(self, orchestrator: UUID | str) -> None:
         self.orchestrator = orchestrator
         super().__init__(f"There is no orchestrator {orchestrator}.")
+
+
+class UnknownOffer(LedgerError):
+    """Raised when an orchestrator has no such offer that holds now or begins later."""
+
+    code = "unknown_offer"
+
+    def __init__(self, orchestrator: str, offer_id: int) -> None:
+        self.orchestrator = orchestrator
+        self.offer_id = offer_id
+        super().__init__(
+            f"{orchestrator} has no offer {offer_id} that holds now or is planned; list its offers "
+            "to see those that are."
+        )
 
 
 class CurrencyMismatch(LedgerError):

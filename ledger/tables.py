@@ -165,6 +165,13 @@ class Offer(_Stated, Base):
         CheckConstraint("price_per_unit > 0 AND price_per_unit < 'NaN'", name="price_above_zero"),
         CheckConstraint("pixels_per_unit > 0", name="pixels_above_zero"),
         CheckConstraint("capacity > 0", name="capacity_above_zero"),
+        CheckConstraint("withdraws IS NULL OR withdrawn", name="withdraws_is_withdrawn"),
+        Index(
+            "uq_offers_withdraws",
+            "withdraws",
+            unique=True,
+            postgresql_where=text("withdraws IS NOT NULL"),
+        ),
         Index(
             "ix_offers_capability",
             "pipeline",
@@ -183,6 +190,8 @@ class Offer(_Stated, Base):
     pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
     withdrawn: Mapped[bool] = mapped_column(server_default=text("false"))
+    # An offer that is withdrawn before it begins: as if it, and nothing else, had not been.
+    withdraws: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("offers.id"))
     # Promises: the model is kept in memory, and so many workers at once serve the offer.
     warm: Mapped[bool] = mapped_column(server_default=text("false"))
     capacity: Mapped[int] = mapped_column(server_default=text("1"))

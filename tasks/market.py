@@ -46,6 +46,8 @@ WITH newest AS (
     SELECT DISTINCT ON (offers.orchestrator_id) offers.*, orchestrators.name
       FROM offers JOIN orchestrators ON orchestrators.id = offers.orchestrator_id
      WHERE pipeline = :pipeline AND model_id = :model_id AND valid_from <= now()
+       AND withdraws IS NULL
+       AND NOT EXISTS (SELECT FROM offers gone WHERE gone.withdraws = offers.id)
      ORDER BY offers.orchestrator_id, valid_from DESC, offers.id DESC
 ), settlement AS (
     SELECT currency FROM accounts WHERE gateway_id = :gateway_id AND kind = 'available'

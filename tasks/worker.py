@@ -79,12 +79,12 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
 
 
 def offered(session: Session, owner: Orchestrator, models: Sequence[str]) -> list[LiveOffer]:
-    """Return an orchestrator's live offers, or only those for `models`.
+    """Return an orchestrator's offers, or only those for `models`; planned ones, too.
 
     Raises:
         NoOffer: It offers nothing, or not one of `models`.
     """
-    found = offers.live(session, Offer.orchestrator_id == owner.id)
+    found = offers.known(session, Offer.orchestrator_id == owner.id)
     offered_ids = {offer.capability.model_id for offer in found}
     for model_id in models or ["any model"]:
         if (models and model_id not in offered_ids) or not offered_ids:
@@ -93,9 +93,9 @@ def offered(session: Session, owner: Orchestrator, models: Sequence[str]) -> lis
 
 
 def queues(served: Sequence[LiveOffer]) -> tuple[str, ...]:
-    """Return the queues of offers."""
+    """Return the queues of offers, each once."""
     return tuple(
-        sorted(routing.queue_name(offer.capability, offer.orchestrator) for offer in served)
+        sorted({routing.queue_name(offer.capability, offer.orchestrator) for offer in served})
     )
 
 

@@ -46,7 +46,7 @@ SELECT p.id AS posting_id, p.entry_id, e.created_at AS posted_at, e.kind,
   LEFT JOIN gateways g ON g.id = a.gateway_id
   LEFT JOIN orchestrators o ON o.id = a.orchestrator_id;
 """
-GIVEN = "substr(e.reference, strpos(e.reference, ':') + 1)"
+GIVEN = "CAST(substr(e.reference, strpos(e.reference, ':') + 1) AS varchar)"
 
 
 def upgrade() -> None:

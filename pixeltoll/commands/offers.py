@@ -38,7 +38,7 @@ ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="The model's id
 _COLUMNS = (
     *("id", "orchestrator", "pipeline", "model_id"),
     *PRICE_COLUMNS,
-    *("warm", "capacity", "live"),
+    *("warm", "capacity", "valid_from", "live"),
 )
 
 
@@ -90,26 +90,46 @@ def withdraw_offer(
     orchestrator: OrchestratorName,
     pipeline: PipelineName,
     model_id: ModelId,
+    offer: Annotated[
+        int | None, typer.Option(help="Only the offer with this id, such as one that is planned.")
+    ] = None,
     data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Stop offering a capability. Jobs that are queued by the offer still run."""
+    """Stop offering a capability, now and later. Jobs that are queued by an offer still run."""
     capability = Capability(pipeline, model_id)
     with books(data_dir) as session:
         owner = accounts.find_orchestrator(session, orchestrator)
-        mine = Offer.orchestrator_id == owner.id
-        found = [one for one in offers.live(session, mine) if one.capability == capability]
+        found = [
+            one
+            for one in offers.known(session, Offer.orchestrator_id == owner.id)
+            if one.capability == capability and offer in {None, one.id}
+        ]
         if not found:
-            message = f"model_id: {orchestrator} does not offer {pipeline} with {model_id!r}."
-            raise BadArgument(message)
-        offers.withdraw(session, found[0])
+            raise BadArgument(_not_offered(orchestrator, capability, offer))
+        for one in found:
+            offers.withdraw(session, one)
     facts = {"orchestrator": orchestrator, **vars(capability), "withdrawn": True}
-    tell(f"{orchestrator} offers {pipeline} with {model_id} no more.", facts, as_json=as_json)
+    what = f"Offer {offer} of {orchestrator} for" if offer else f"What {orchestrator} offers of"
+    tell(f"{what} {pipeline} with {model_id} is withdrawn.", facts, as_json=as_json)
+
+
+def _not_offered(orchestrator: str, capability: Capability, offer: int | None) -> str:
+    what = f"{capability.pipeline} with {capability.model_id!r}"
+    said = (
+        f"model_id: {orchestrator} does not offer {what}"
+        if offer is None
+        else f"offer: {orchestrator} has no offer {offer} of {what} that holds now or is planned"
+    )
+    return f"{said}; see `pixeltoll offer list`."
 
 
 @offer_app.command("list")
 def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """List the offers that hold now, cheapest first, and whether a live worker serves them."""
+    """List the offers that hold now, cheapest first, then those that are planned.
+
+    An offer is live where a worker that is up serves it.
+    """
     with books(data_dir) as session:
         rows = [
             {
@@ -119,8 +139,9 @@ def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> Non
                 **price_facts(found.offer.price),
                 "warm": found.offer.warm,
                 "capacity": found.offer.capacity,
+                "valid_from": found.offer.valid_from,
                 "live": found.live,
             }
-            for found in workers.candidates(session, offers.live(session))
+            for found in workers.candidates(session, offers.known(session))
         ]
     show_all(_COLUMNS, rows, as_json=as_json)

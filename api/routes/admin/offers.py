@@ -11,14 +11,14 @@ from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
 from api import parsing, render
-from api.errors import OfferNotEditable, UnknownOffer
+from api.errors import OfferNotEditable
 from api.openapi import Answer, Operation, operation
 from api.routes.admin.owners import find_orchestrator
 from api.routes.admin.schemas import NewOffer, OfferEdit
 from api.routes.admin.views import OffersView, OfferView
 from api.runtime import current
 from ledger import offers
-from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownOrchestrator
+from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownOffer, UnknownOrchestrator
 from ledger.money import unit_price
 from ledger.offers import Capability, LiveOffer
 from ledger.tables import Offer
@@ -67,7 +67,7 @@ def publish(orchestrator: str) -> Response:
             warm=asked.warm,
             capacity=asked.capacity,
         )
-        [view] = _views(session, [_offered(row, owner.name)])
+        [view] = _views(session, [offers.read(row, owner.name)])
     return render.answer(view, 201)
 
 
@@ -76,15 +76,18 @@ def publish(orchestrator: str) -> Response:
     Operation(
         tag="admin",
         security="admin",
-        answers=[Answer(200, "The offers that hold now", OffersView)],
+        answers=[Answer(200, "The offers that hold now or later", OffersView)],
         errors=[UnknownOrchestrator],
     )
 )
 def index(orchestrator: str) -> Response:
-    """List an orchestrator's offers that hold now. `live`: a worker that serves it is up."""
+    """List an orchestrator's offers: those that hold, cheapest first, then those that are planned.
+
+    `live`: a worker that serves it is up.
+    """
     with current().reads() as session:
         owner = find_orchestrator(session, orchestrator)
-        data = _views(session, offers.live(session, Offer.orchestrator_id == owner.id))
+        data = _views(session, offers.known(session, Offer.orchestrator_id == owner.id))
     return render.answer(OffersView(data=data, next_cursor=None))
 
 
@@ -93,12 +96,15 @@ def index(orchestrator: str) -> Response:
     Operation(
         tag="admin",
         security="admin",
-        answers=[Answer(200, "The offer, which holds no more", OfferView)],
+        answers=[Answer(200, "The offer, as it was", OfferView)],
         errors=[UnknownOrchestrator, UnknownOffer],
     )
 )
 def withdraw(orchestrator: str, offer_id: int) -> Response:
-    """Stop offering. Jobs that were submitted before keep their price."""
+    """Stop offering, or do not begin to. Jobs that were submitted before keep their price.
+
+    An offer that is planned is as if it had not been: what holds now goes on.
+    """
     with current().sessions.begin() as session:
         found = _find(session, orchestrator, offer_id)
         offers.withdraw(session, found)
@@ -125,29 +131,15 @@ def edit(orchestrator: str, offer_id: int) -> Response:
     raise OfferNotEditable(found.id, sorted(asked.__pydantic_extra__) or ["offer"])
 
 
-def _offered(row: Offer, orchestrator: str) -> LiveOffer:
-    """Return an offer as those that hold now are read, though it may hold later only."""
-    return LiveOffer(
-        id=row.id,
-        orchestrator_id=row.orchestrator_id,
-        orchestrator=orchestrator,
-        capability=Capability(row.pipeline, row.model_id),
-        price=row.price,
-        valid_from=row.valid_from,
-        warm=row.warm,
-        capacity=row.capacity,
-    )
-
-
 def _find(session: Session, orchestrator: str, offer_id: int) -> LiveOffer:
-    """Return an offer of an orchestrator that holds now.
+    """Return an offer of an orchestrator that holds now, or is planned.
 
     Raises:
         UnknownOrchestrator: There is no such orchestrator.
         UnknownOffer: It has no such offer, or no more.
     """
     owner = find_orchestrator(session, orchestrator)
-    for offer in offers.live(session, Offer.orchestrator_id == owner.id):
+    for offer in offers.known(session, Offer.orchestrator_id == owner.id):
         if offer.id == offer_id:
             return offer
     raise UnknownOffer(owner.name, offer_id)

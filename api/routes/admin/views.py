@@ -85,12 +85,12 @@ class OfferView(PriceView):
     model_id: str
     warm: bool = Field(description="The orchestrator keeps the model in memory.")
     capacity: int = Field(description="How many workers serve it at once.")
-    valid_from: datetime
+    valid_from: datetime = Field(description="In the future, it is planned, and does not hold yet.")
     live: bool = Field(description="A worker that serves it is up.")
 
 
 class OffersView(View):
-    """An orchestrator's offers that hold now, cheapest first."""
+    """An orchestrator's offers: those that hold, cheapest first, then those that are planned."""
 
     data: list[OfferView]
     next_cursor: None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from flask import Blueprint, Response, request
 from sqlalchemy import RowMapping
@@ -19,7 +18,6 @@ from ledger.tables import Gateway
 
 bp = Blueprint("statement", __name__, url_prefix="/statement")
 
-_PREFIXES = {"top_up": "top-up:", "refund": "refund:"}
 _COLUMNS = ("posted_at", "kind", "reference", "amount", "currency")
 
 
@@ -52,11 +50,10 @@ def show() -> Response:
         gateway = session.get_one(Gateway, current_gateway())
         found = reports.statement(session, gateway.id, before=before, limit=asked.limit + 1)
         balance = accounts.balance(session, gateway.id)
-    rows, cursor = paging.cut(found, asked.limit, lambda row: int(row["posting_id"]))
-    page = [{**row, "reference": _reference(row)} for row in rows]
+    page, cursor = paging.cut(found, asked.limit, lambda row: int(row["posting_id"]))
     form = paper.form(asked.format, ("json", "csv", "html"))
     if form == "csv":
-        response = paper.sheet(f"statement-{gateway.name}", _COLUMNS, page)
+        response = paper.sheet(f"statement-{gateway.name}", _COLUMNS, (dict(row) for row in page))
     elif form == "html":
         amounts = paper.aligned([line["amount"] for line in page])
         response = paper.page(
@@ -75,14 +72,7 @@ def show() -> Response:
     return response
 
 
-def _reference(row: RowMapping) -> str | None:
-    """Return a reference as it was given: the books keep those of each kind apart by a prefix."""
-    reference: str | None = row["reference"]
-    prefix = _PREFIXES.get(row["kind"])
-    return reference.removeprefix(prefix) if reference and prefix else reference
-
-
-def _view(page: Sequence[Mapping[str, Any]], cursor: str | None) -> StatementView:
+def _view(page: Sequence[RowMapping], cursor: str | None) -> StatementView:
     return StatementView(
         data=[
             MovementView(

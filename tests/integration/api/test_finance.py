@@ -282,11 +282,6 @@ def test_an_offer_promises_and_is_withdrawn(world: World, admin: CheckedClient) 
     offer = {"pipeline": "image-to-image", "model_id": MODEL, "price_per_unit": "7"}
     made = admin.post(address, json={**offer, "warm": True, "capacity": 3}).json
     assert (made["warm"], made["capacity"], made["live"]) == (True, 3, False)
-    later = "2100-01-01T00:00:00Z"
-    future = admin.post(address, json={**offer, "valid_from": later}).json
-    assert future["valid_from"] == later
-    assert admin.get(address).json["data"] == [made]
-
     edited = {"price_per_unit": "8", "capacity": 4}
     for method in ("PUT", "PATCH"):
         answer = admin.open(f"{address}/{made['id']}", method=method, json=edited)
@@ -304,6 +299,24 @@ def test_an_offer_promises_and_is_withdrawn(world: World, admin: CheckedClient) 
     assert admin.delete(f"{address}/{made['id']}").json == made
     assert admin.get(address).json["data"] == []
     problem(admin.delete(f"{address}/{made['id']}"), 404, "unknown_offer")
+
+
+def test_a_planned_offer_is_listed_and_withdrawn_by_itself(
+    world: World, admin: CheckedClient
+) -> None:
+    name = f"south-{next(_numbers)}"
+    admin.post(f"{ADMIN}/orchestrators", json={"name": name})
+    address = f"{ADMIN}/orchestrators/{name}/offers"
+    offer = {"pipeline": "image-to-image", "model_id": MODEL, "price_per_unit": "7"}
+    made = admin.post(address, json=offer).json
+    later = "2100-01-01T00:00:00Z"
+    planned = admin.post(address, json={**offer, "price_per_unit": "1", "valid_from": later}).json
+    assert planned["valid_from"] == later
+    assert admin.get(address).json["data"] == [made, planned]
+
+    assert admin.delete(f"{address}/{planned['id']}").json == planned
+    assert admin.get(address).json["data"] == [made], "what holds goes on"
+    problem(admin.delete(f"{address}/{planned['id']}"), 404, "unknown_offer")
 
 
 def test_an_offer_with_a_worker_is_live(world: World, admin: CheckedClient) -> None:

@@ -23,6 +23,7 @@ def routes(world: World) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     for rule in world.app.url_map.iter_rules():
         path = re.sub(r"<any\('([^']+)'.*>", r"\1", rule.rule)
+        path = re.sub(r"<int:[^<>]+>", "1", path)
         path = re.sub(r"<[^<>]+>", "x", path)
         security = described(world.app.view_functions[rule.endpoint]).security
         methods = sorted((rule.methods or set()) & {"GET", "POST", "PUT", "DELETE"})

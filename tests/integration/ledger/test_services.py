@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import reduce
 from uuid import UUID, uuid4
@@ -33,7 +32,7 @@ from ledger.errors import (
 from ledger.limits import Limit
 from ledger.money import EXACT, unit_price
 from ledger.offers import Capability
-from ledger.tables import Hold, Offer
+from ledger.tables import Hold
 from tests.integration.ledger.helpers import ANY_PRICE, LATER, Book
 
 NOBODY = UUID(int=0)
@@ -157,7 +156,7 @@ def test_a_reference_belongs_to_one_top_up(book: Book) -> None:
     south, order = book.open_party("south"), book.fresh("order")
     with book.sessions.begin() as session:
         accounts.top_up(session, book.party.gateway_id, Decimal(10), order)
-        with pytest.raises(ReferenceReused, match=order):
+        with pytest.raises(ReferenceReused, match=f"^Reference '{order}' belongs"):
             accounts.top_up(session, book.party.gateway_id, Decimal(11), order)
         with pytest.raises(ReferenceReused):
             accounts.top_up(session, south.gateway_id, Decimal(10), order)
@@ -176,101 +175,7 @@ def test_a_reference_belongs_to_one_top_up(book: Book) -> None:
 def test_the_journal_writes_no_false_entry(book: Book, lines: dict[int, Decimal]) -> None:
     with pytest.raises(IntegrityError), book.sessions.begin() as session:
         journal.post(session, "top_up", "false", "USD", lines)
-    assert book.rows("SELECT 1 FROM entries WHERE reference = 'false'") == []
-
-
-# --- offers --------------------------------------------------------------------------------------
-
-
-def test_a_later_offer_supersedes(book: Book) -> None:
-    with book.sessions.begin() as session:
-        payee = book.party.orchestrator_id
-        offers.publish(session, payee, book.party.offer.capability, unit_price("3e-08"), "USD")
-    with book.sessions.begin() as session:
-        [offer] = offers.live_for(session, book.party.offer.capability)
-        assert offer.price == unit_price("3e-08")
-    history = "SELECT price_per_unit FROM offers WHERE orchestrator_id = :payee ORDER BY id"
-    prices = [row.price_per_unit for row in book.rows(history, payee=payee)]
-    assert prices == [book.party.offer.price.price_per_unit, Decimal("3e-08")]
-
-
-def test_an_offer_begins_when_it_says(book: Book) -> None:
-    with book.sessions.begin() as session:
-        tomorrow = datetime.now(UTC) + timedelta(days=1)
-        payee = book.party.orchestrator_id
-        offers.publish(
-            session, payee, book.party.offer.capability, unit_price("3e-08"), "USD", tomorrow
-        )
-    with book.sessions.begin() as session:
-        assert [offer.price for offer in offers.live_for(session, book.party.offer.capability)] == [
-            book.party.offer.price
-        ]
-
-
-def test_a_withdrawn_offer_is_gone(book: Book) -> None:
-    with book.sessions.begin() as session:
-        offers.withdraw(session, book.party.offer)
-    with book.sessions.begin() as session:
-        assert offers.live(session, Offer.orchestrator_id == book.party.orchestrator_id) == []
-        assert offers.live_for(session, book.party.offer.capability) == []
-
-
-def test_offers_are_told_cheapest_first(book: Book) -> None:
-    with book.sessions.begin() as session:
-        for name, price, pixels in (("dear", "1", 1), ("cheap", "1", 3), ("middle", "1", 2)):
-            payee = accounts.create_orchestrator(session, f"{book.name}-{name}", "USD")
-            offers.publish(
-                session, payee.id, book.party.offer.capability, unit_price(price, pixels), "USD"
-            )
-        names = [
-            offer.orchestrator for offer in offers.live_for(session, book.party.offer.capability)
-        ]
-    assert [name.rpartition("-")[2] for name in names[1:]] == ["cheap", "middle", "dear"]
-    assert names[0] == book.name
-
-
-def test_an_offer_is_in_any_currency_of_one_who_is_paid_in_the_settlements(book: Book) -> None:
-    price = unit_price("1", 1, "ETH")
-    with book.sessions.begin() as session:
-        payee = book.party.orchestrator_id
-        assert offers.publish(session, payee, OTHER, price, "USD").price == price
-        with pytest.raises(CurrencyMismatch):
-            offers.publish(session, payee, OTHER, price, "ETH")
-        with pytest.raises(UnknownOrchestrator):
-            offers.publish(session, NOBODY, OTHER, price, "USD")
-
-
-def test_an_offer_keeps_its_promises_until_the_next(book: Book) -> None:
-    owner, model = book.party.orchestrator_id, Capability("text-to-image", book.fresh("model"))
-    price = unit_price("3e-08")
-    with book.sessions.begin() as session:
-        offers.publish(session, owner, model, price, "USD", warm=True, capacity=8)
-        [first] = offers.live_for(session, model)
-        assert (first.warm, first.capacity) == (True, 8)
-        withdrawn = offers.withdraw(session, first)
-        assert (withdrawn.warm, withdrawn.capacity) == (True, 8)
-    with book.sessions.begin() as session:
-        for capacity in (0, -1, offers.MAX_CAPACITY + 1):
-            with pytest.raises(InvalidAmount, match="capacity"):
-                offers.publish(session, owner, model, price, "USD", capacity=capacity)
-        offers.publish(session, owner, model, price, "USD")
-        [second] = offers.live_for(session, model)
-        assert (second.warm, second.capacity) == (False, 1)
-        assert second.valid_from >= first.valid_from
-
-
-def test_the_words_of_an_offer_and_of_a_limit_are_kept(book: Book) -> None:
-    price = unit_price("4768371.5", 3, "wei")
-    assert (price.price_per_unit, price.pixels_per_unit) == (Decimal("0.000000000047683715"), 30)
-    model = Capability("text-to-image", book.fresh("model"))
-    with book.sessions.begin() as session:
-        offers.publish(session, book.party.orchestrator_id, model, price, "USD")
-        limits.set_limit(session, book.party.gateway_id, replace(CHEAP, price=price), "USD")
-    with book.sessions.begin() as session:
-        [offer] = offers.live_for(session, model)
-        [limit] = limits.list_limits(session, book.party.gateway_id)
-    assert str(offer.price) == str(limit.price) == "4768371.5 wei per 3 pixels"
-    assert offer.price == limit.price == price
+    assert book.rows("SELECT 1 FROM entries WHERE reference LIKE '%false'") == []
 
 
 # --- limits --------------------------------------------------------------------------------------
@@ -568,7 +473,7 @@ def test_a_reference_belongs_to_one_refund(book: Book, charged: UUID) -> None:
     book.capture({other: 10000})
     ticket = book.fresh("ticket")
     book.refund(charged, "0.0001", ticket)
-    with pytest.raises(ReferenceReused):
+    with pytest.raises(ReferenceReused, match=f"^Reference '{ticket}' belongs"):
         book.refund(charged, "0.00005", ticket)
     with pytest.raises(ReferenceReused):
         book.refund(other, "0.0001", ticket)

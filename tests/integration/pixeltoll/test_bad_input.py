@@ -63,6 +63,7 @@ def world(
         ((*ADD, "1", "--capacity", "0"), "capacity: must be from 1"),
         ((*ADD, "1", "--valid-from", "soon"), "valid_from: 'soon' must be a time with its zone"),
         ((*ADD, "1", "--valid-from", "2026-11-30"), "valid_from: '2026-11-30' must be a time"),
+        ((*ADD, "1", "--valid-from", "2020-01-01T00:00Z"), "valid_from: must not be in the past"),
         (("offer", "withdraw", "rig", "text-to-image", "acme/none"), "model_id: rig does not"),
         ((*SET, "-1"), BELOW),
         ((*SET, "0"), BELOW),

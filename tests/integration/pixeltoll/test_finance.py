@@ -41,7 +41,6 @@ def test_prices_in_wei_are_listed_as_they_were_stated(operator: Operator) -> Non
     operator.run(
         *("offer", "add", "gpus", "text-to-image", "some/model", "4768371"),
         *("--currency", "wei", "--warm", "--capacity", "4"),
-        *("--valid-from", "2026-01-01T00:00:00Z"),
     )
 
     (row,) = operator.rows("offer", "list")
@@ -61,6 +60,28 @@ def test_a_withdrawn_offer_is_offered_no_more(operator: Operator) -> None:
     assert operator.rows("offer", "list") == []
     said = operator.complaint("offer", "withdraw", "gpus", "text-to-image", "some/model")
     assert "model_id: gpus does not offer" in said
+
+
+def test_a_planned_offer_is_listed_and_withdrawn_by_itself(operator: Operator) -> None:
+    capability = ("gpus", "text-to-image", "some/model")
+    operator.run("orchestrator", "create", "gpus")
+    operator.run("offer", "add", *capability, "1")
+    begins = "2100-01-01T00:00:00+00:00"
+    planned = operator.json("offer", "add", *capability, "2", "--valid-from", begins)
+
+    rows = operator.rows("offer", "list")
+    assert [row["price_per_unit"] for row in rows] == ["1", "2"]
+    assert rows[1]["valid_from"] == begins
+
+    only = ("--offer", str(planned["id"]))
+    operator.run("offer", "withdraw", *capability, *only)
+    assert [row["price_per_unit"] for row in operator.rows("offer", "list")] == ["1"]
+    said = operator.complaint("offer", "withdraw", *capability, *only)
+    assert f"offer: gpus has no offer {planned['id']}" in said
+
+    operator.run("offer", "add", *capability, "2", "--valid-from", begins)
+    operator.run("offer", "withdraw", *capability)
+    assert operator.rows("offer", "list") == []
 
 
 def test_keys_of_an_orchestrator_are_made_and_revoked(operator: Operator) -> None:
@@ -141,6 +162,7 @@ def test_a_statement_shows_what_moved(operator: Operator, stage: Stage) -> None:
 
     assert [row["kind"] for row in rows] == ["hold", "top_up"]
     assert (rows[0]["reference"], Decimal(rows[0]["amount"])) == (str(job.id), -AMOUNT)
+    assert rows[1]["reference"] == "first", "as it was given"
     assert operator.run("statement", "studio", "--limit", "1", "--format", "csv").count("\n") == 2
 
 
