@@ -1,13 +1,11 @@
-"""The published `livepeer-ai` SDK, unmodified, and the curl commands of Livepeer's pages: what they
-send is understood, and what they are answered they parse."""
+"""The published `livepeer-ai` SDK, unmodified: what it sends is understood, and what it is answered
+it parses."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from livepeer_ai import Livepeer
 from livepeer_ai.models import errors
 from livepeer_ai.utils import BackoffStrategy, RetryConfig
 from PIL import Image
-from pydantic import SecretStr
 
 from tests.integration.api.world import MAX_BODY_BYTES, MODEL, World, png
 
@@ -203,41 +200,3 @@ def test_a_timeout_tells_the_job(sdk: Livepeer, shared_world: World) -> None:
     job_id = json.loads(late.value.body)["job_id"]
     job = shared_world.client().get(f"/v1/jobs/{job_id}?wait=60").json
     assert job["state"] == "succeeded"
-
-
-# --- curl -------------------------------------------------------------------------------------
-
-
-def curl(*arguments: str) -> dict[str, Any]:
-    program = shutil.which("curl")
-    assert program, "curl must be installed: the commands of Livepeer's pages are its commands"
-    done = subprocess.run((program, "-sS", *arguments), check=True, capture_output=True, text=True)
-    body: dict[str, Any] = json.loads(done.stdout)
-    return body
-
-
-def test_the_commands_of_the_pages_run_as_they_are_written(
-    address: str, shared_world: World, tmp_path: Path
-) -> None:
-    """Without a key, as there; the model ids are this test's, which has none of the large ones."""
-    settings = shared_world.runtime.settings
-    keyless = settings.model_copy(update={"livepeer_key": SecretStr(shared_world.key)})
-    vars(shared_world.runtime)["settings"] = keyless
-    cat = tmp_path / "cool-cat.png"
-    cat.write_bytes(png())
-    form = ("-F", f"model_id={MODEL}", "-F", f"image=@{cat}", "-F", "prompt=a hat")
-    body = '{"prompt":"A cool cat on the beach", "width": 512, "height": 512}'
-    try:
-        answers = [
-            curl("-X", "POST", f"{address}/text-to-image",
-                 "-H", "Content-Type: application/json", "-d", body),
-            curl("-X", "POST", f"{address}/image-to-image", *form),
-            curl("-X", "POST", f"{address}/image-to-image", *form,
-                 "-F", 'loras={ "nerijs/pixel-art-xl": 1.2 }'),
-        ]  # fmt: skip
-    finally:
-        vars(shared_world.runtime)["settings"] = settings
-    for answer in answers:
-        [image] = answer["images"]
-        assert set(image) == {"nsfw", "seed", "url"}
-        fetched(image["url"])
