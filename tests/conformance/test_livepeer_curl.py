@@ -1,5 +1,8 @@
-"""The curl commands of Livepeer's pages, as they are written there but for the address. Real
-pipelines draw, from an operator's own catalog that mirrors the models of the pages as small ones."""
+"""The curl commands of Livepeer's pages, as they are written there but for the address.
+
+Real pipelines draw, from an operator's own catalog that mirrors the models of the pages as small
+ones.
+"""
 
 from __future__ import annotations
 
