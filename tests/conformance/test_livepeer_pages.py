@@ -1,4 +1,5 @@
-"""The curl commands of Livepeer's pages, as they are written there but for the address.
+"""What Livepeer's pages show: curl's commands as they are written there but for the address, and a
+request of the SDK's with nothing but a prompt.
 
 Real pipelines draw, from an operator's own catalog that mirrors the models of the pages as small
 ones.
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from livepeer_ai import Livepeer
 from PIL import Image
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
@@ -215,3 +217,10 @@ def test_an_adapter(gateway: str, folder: Path, shared_world: World) -> None:
     assert drawn(answer, gateway).size == (96, 64)
     job = shared_world.client().get(f"/v1/jobs/{answer['job_id']}").json
     assert job["parameters"]["loras"] == {STYLE: 1.2}
+
+
+def test_a_request_of_nothing_but_what_the_sdk_fills_in(gateway: str, shared_world: World) -> None:
+    with Livepeer(http_bearer=shared_world.key, server_url=gateway) as sdk:
+        response = sdk.generate.text_to_image(request={"prompt": "A cool cat on the beach"})
+    answer: Any = response.http_meta
+    assert drawn(answer.response.json(), gateway).size == (1024, 576)
