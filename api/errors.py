@@ -8,7 +8,9 @@
     |-- UnknownKey              an API key that the gateway does not have
     |-- OfferNotEditable        an offer is superseded, never edited
     |-- PictureExpired          a picture that was kept for as long as they are
-    |-- TooManyWaiting          no thread is left to wait for a job in
+    |-- NoPlaceToWait           a request must wait for its job, and cannot
+    |   |-- TooManyWaiting      no thread is left to wait in
+    |   `-- WaitingLimit        its gateway's own requests have taken what one gateway may
     `-- RangeNotSatisfiable     a byte range that begins after the end
 
 What HTTP says about these, and about the errors of the floors below, is in `problems`.
@@ -87,10 +89,30 @@ class PictureExpired(ApiError):
     code = "picture_expired"
 
 
-class TooManyWaiting(ApiError):
-    """Raised when a request that must wait for its job finds no place to wait in."""
+class NoPlaceToWait(ApiError):
+    """Base of what is raised when a request that must wait for its job finds no place for it."""
+
+    code = "no_place_to_wait"
+
+
+class TooManyWaiting(NoPlaceToWait):
+    """Raised when every place to wait in is taken."""
 
     code = "too_many_waiting"
+
+
+class WaitingLimit(NoPlaceToWait):
+    """Raised when the requests of one gateway have taken as many places as one gateway may."""
+
+    code = "waiting_limit"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(
+            f"{most} requests of this gateway wait for their pictures here, which is as many as "
+            "one gateway may have. Nothing was submitted. Wait for an answer before you send "
+            "more, or send `Prefer: respond-async` and poll the job."
+        )
 
 
 class RangeNotSatisfiable(ApiError):

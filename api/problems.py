@@ -27,6 +27,7 @@ from api.errors import (
     TooManyWaiting,
     UnknownKey,
     UnsupportedContentType,
+    WaitingLimit,
 )
 from api.views import ProblemBody
 from ledger import errors as ledger
@@ -36,6 +37,7 @@ from tasks import telemetry
 
 _log = telemetry.get_logger()
 _SERVER_ERROR = 500
+_PASSING = (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE)
 RETRY_AFTER_S = "1"
 
 
@@ -112,6 +114,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
         415, UnsupportedContentType.code, "The content type is not read here"
     ),
     RangeNotSatisfiable: Problem(416, RangeNotSatisfiable.code, "No such bytes"),
+    WaitingLimit: Problem(429, WaitingLimit.code, "Too many of your requests wait"),
     tasks.InvalidParams: Problem(422, tasks.InvalidParams.code, "Some fields are not valid"),
     tasks.InvalidImage: Problem(422, tasks.InvalidImage.code, "The picture cannot be used"),
     ledger.InvalidAmount: Problem(422, ledger.InvalidAmount.code, "Not an exact amount"),
@@ -130,6 +133,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.OutOfMemory: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.InferenceError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Withheld: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.Unchecked: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.Interrupted: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.CatalogError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.PublishFailed: Problem(500, "internal_error", "Internal error", _BROKEN),
@@ -261,7 +265,7 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
         return {"Content-Range": f"bytes */{error.size}"}
     if isinstance(error, UnsupportedContentType):
         return {"Accept-Post": ", ".join(error.accepted)}
-    return {"Retry-After": RETRY_AFTER_S} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return {"Retry-After": RETRY_AFTER_S} if status in _PASSING else {}
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def assemble(
         task_settings=task_settings,
         settlement_currency=settlement_currency,
         max_rate_age=max_rate_age,
-        waiting=Waiting(engine, settings.max_waiting),
+        waiting=Waiting(engine, settings.max_waiting, settings.max_waiting_each),
     )
 
 

@@ -70,6 +70,12 @@ class ApiSettings(BaseSettings):
         description="Requests of one process that may wait for their job at the same time; "
         "others are answered at once. Keep it below the process's threads.",
     )
+    max_waiting_each: int = Field(
+        500,
+        ge=1,
+        validation_alias="PIXELTOLL_MAX_WAITING_EACH",
+        description="How many of them may be one gateway's, so that none takes every place.",
+    )
     livepeer_prefixes: str = Field(
         "/api/beta/generate",
         validation_alias="PIXELTOLL_LIVEPEER_PREFIXES",

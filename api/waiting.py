@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, cast
 from uuid import UUID
@@ -19,6 +19,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import Engine, select
 
+from api.errors import TooManyWaiting, WaitingLimit
 from tasks import telemetry
 from tasks.jobs import FINAL_STATES
 from tasks.tables import Job
@@ -34,32 +35,45 @@ _ENDED = "SELECT id FROM jobs WHERE id = ANY(%s) AND state = ANY(%s)"
 class Waiting:
     """The requests of this process that wait for their jobs. Connects when somebody waits."""
 
-    def __init__(self, engine: Engine, most: int, poll_s: float = POLL_S) -> None:
-        """Take the database, how many may wait at once, and how often to look for what was lost."""
+    def __init__(self, engine: Engine, most: int, most_each: int, poll_s: float = POLL_S) -> None:
+        """Take the database, how many may wait at once, and how many of each gateway.
+
+        And how often to look for what was lost.
+        """
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._most = most
+        self._most_each = most_each
         self._poll_s = poll_s
         self._lock = threading.Lock()
-        self._taken = 0
+        self._taken: Counter[UUID] = Counter()
         self._waiters: defaultdict[UUID, list[threading.Event]] = defaultdict(list)
         self._listener: threading.Thread | None = None
 
     @property
     def taken(self) -> int:
         """How many places are taken."""
-        return self._taken
+        return self._taken.total()
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[bool]:
-        """Lend one of the places to wait in; False: there is none left."""
+    def place(self, gateway_id: UUID) -> Iterator[None]:
+        """Lend a gateway one of the places to wait in.
+
+        Raises:
+            WaitingLimit: It has as many as one gateway may have.
+            TooManyWaiting: There is none left.
+        """
         with self._lock:
-            has_one = self._taken < self._most
-            self._taken += has_one
+            if self._taken[gateway_id] >= self._most_each:
+                raise WaitingLimit(self._most_each)
+            if self._taken.total() >= self._most:
+                raise TooManyWaiting
+            self._taken[gateway_id] += 1
         try:
-            yield has_one
+            yield
         finally:
             with self._lock:
-                self._taken -= has_one
+                self._taken[gateway_id] -= 1
+                self._taken += Counter()  # Forgets those at zero.
 
     def wait(self, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
         """Return when a gateway's job has ended, is gone, or the time is over.

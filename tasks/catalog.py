@@ -194,18 +194,26 @@ class Catalog:
 
 
 def load(extra: Path | None = None) -> Catalog:
-    """Read the built-in catalog and then the operator's; a repeated id replaces the earlier one.
+    """Read the built-in catalog and then the operator's, whose names win.
+
+    A repeated id replaces the built-in model, and what the operator's models are called is no alias
+    of a built-in one any more.
 
     Raises:
         CatalogError: A file is missing, is not TOML, or describes an impossible model; or two
             models would share their queues.
     """
-    models = {model.model_id: model for model in _read(_BUILT_IN)}
-    if extra is not None:
-        models |= {model.model_id: model for model in _read(extra)}
+    own = [] if extra is None else _read(extra)
+    taken = {name for model in own for name in (model.model_id, *model.aliases)}
+    models = {model.model_id: _without(model, taken) for model in _read(_BUILT_IN)}
+    models |= {model.model_id: model for model in own}
     _check_slugs(models)
     _check_aliases(models.values())
     return Catalog(models.values())
+
+
+def _without(model: ModelSpec, taken: Collection[str]) -> ModelSpec:
+    return replace(model, aliases=tuple(one for one in model.aliases if one not in taken))
 
 
 def _check_slugs(model_ids: Iterable[str]) -> None:

@@ -30,6 +30,7 @@
         |-- OutOfMemory
         |-- InferenceError
         |-- Withheld            what was made is not to be shown
+        |-- Unchecked           what was made should have been looked at, and nobody could
         `-- Interrupted
 
 The classes carry facts. HTTP statuses and wording of responses belong to the floor above.
@@ -309,6 +310,20 @@ class Withheld(EngineError):
         super().__init__(
             f"The safety checker flagged {count} of the pictures, and the gateway's policy "
             "withholds such pictures. They are not charged."
+        )
+
+
+class Unchecked(EngineError):
+    """Raised when a gateway's policy needs a verdict on pictures, and there is no checker."""
+
+    code = "unchecked"
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        super().__init__(
+            f"The gateway's policy for flagged pictures is {policy!r}, and no safety checker is "
+            "installed where this ran, so nothing was delivered or charged. Have the orchestrator "
+            "set PIXELTOLL_SAFETY_CHECKER, let the policy be 'flag', or send safety_check=false."
         )
 
 

@@ -17,17 +17,18 @@ from tasks.errors import (
     OutOfMemory,
     StorageError,
     TasksError,
+    Unchecked,
     Withheld,
 )
 
 _FINAL = (
-    *(ObjectNotFound, InvalidImage, OutOfMemory, Withheld),
+    *(ObjectNotFound, InvalidImage, OutOfMemory, Withheld, Unchecked),
     *(LoraNotFound, LoraNotAllowed, LoraIncompatible),
 )
 # These speak against the job, or against what a catalog names, and not against the worker.
 _NOT_THE_WORKER = (
     *(StorageError, OutOfMemory, InvalidImage, LoraError, ModelLoadError),
-    Withheld,
+    *(Withheld, Unchecked),
 )
 _MAX_MESSAGE = 500
 

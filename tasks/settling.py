@@ -8,22 +8,22 @@ cannot settle a job drops the claim, and the job runs again when the lease has e
 from __future__ import annotations
 
 import hashlib
-import itertools
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from tasks import claims, failures, metrics, policies, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
-from tasks.errors import Interrupted, TasksError, Withheld
+from tasks.errors import Interrupted, TasksError, Unchecked, Withheld
 from tasks.runtime import Runtime
 from tasks.tables import Job
 
@@ -39,6 +39,7 @@ _PASSING = (OperationalError, InterfaceError, PoolTimeout)
 # refuses every later call of its process.
 _BROKEN_AFTER = 5
 
+_Result = TypeVar("_Result")
 _Verdicts: TypeAlias = dict[UUID, list[bool | None]]
 
 
@@ -106,7 +107,7 @@ class Settler:
         verdicts: _Verdicts = {}
         for job in batch:
             pictures = list(made[job.id].pictures.values())
-            if not job.params.get("safety_check", True):
+            if not _is_to_be_seen(job):
                 verdicts[job.id] = [None] * len(pictures)
                 continue
             try:
@@ -120,23 +121,29 @@ class Settler:
     ) -> dict[UUID, Made]:
         """Treat flagged pictures as their gateways want; a job that is left with none is settled.
 
-        So is one whose gateway's policy cannot be read: nothing goes out against it.
+        So is one whose gateway's policy cannot be read, or needs verdicts that nobody could give:
+        nothing goes out against it.
         """
         allowed = {job.id: made[job.id] for job in batch}
-        flagged = [job for job in batch if any(verdicts[job.id])]
-        if not flagged:
+        subject = [job for job in batch if any(verdicts[job.id]) or _is_unseen(job, verdicts)]
+        if not subject:
             return allowed
+        gateways = {job.gateway_id for job in subject}
         try:
-            with self._run.sessions.begin() as session:
-                policy = policies.safety(session, {job.gateway_id for job in flagged})
+            policy = self._insist(subject, lambda session: policies.safety(session, gateways))
         except SQLAlchemyError as error:
-            for job in flagged:
+            for job in subject:
                 del allowed[job.id]
                 self.give_up(job, error)
             return allowed
-        for job in flagged:
+        for job in subject:
+            wanted = policy[job.gateway_id]
+            if wanted != policies.DEFAULT and _is_unseen(job, verdicts):
+                del allowed[job.id]
+                self.give_up(job, Unchecked(wanted))
+                continue
             before, flags = made[job.id], verdicts[job.id]
-            pictures = policies.apply(policy[job.gateway_id], before.pictures, flags)
+            pictures = policies.apply(wanted, before.pictures, flags)
             verdicts[job.id] = [
                 flag for i, flag in zip(before.pictures, flags, strict=True) if i in pictures
             ]
@@ -245,19 +252,36 @@ class Settler:
         """Settle in one transaction; the fence makes it harmless to do so twice."""
         finished = {(one.job.id, one.job.attempt): one.outputs for one in stored}
         missing = {one.job.id: failures.message_of(one.failed) for one in stored if one.failed}
-        for tried in itertools.count(1):
+        batch = [one.job for one in stored]
+        try:
+            return self._insist(batch, lambda session: claims.succeed(session, finished, missing))
+        except _PASSING:
+            return set()  # The leases end, and the jobs run again.
+
+    def _insist(self, batch: Sequence[Job], what: Callable[[Session], _Result]) -> _Result:
+        """Return what a transaction does, however long the database is away.
+
+        But not beyond the claims, nor forever.
+
+        Raises:
+            SQLAlchemyError: It was away for too long, or it is another matter.
+        """
+        tried = 0
+        while True:
+            tried += 1
             try:
                 with self._run.sessions.begin() as session:
-                    return claims.succeed(session, finished, missing)
+                    return what(session)
             except _PASSING as error:
-                jobs = [telemetry.of(one.job) for one in stored]
                 _log.warning(
-                    "settlement_failed", tried=tried, error=telemetry.brief(error), jobs=jobs
+                    "settlement_failed",
+                    tried=tried,
+                    error=telemetry.brief(error),
+                    jobs=[telemetry.of(job) for job in batch],
                 )
-                if tried == _SETTLE_TRIES or all(self._is_lost(one.job) for one in stored):
-                    break
+                if tried == _SETTLE_TRIES or all(map(self._is_lost, batch)):
+                    raise
                 time.sleep(min(_SETTLE_WAIT_S, 0.1 * 2**tried))
-        return set()  # The leases end, and the jobs run again.
 
     def give_up(self, job: Job, error: Exception) -> None:
         """Settle a job that made no pictures: it runs again where that may help, or it fails."""
@@ -297,3 +321,12 @@ class Settler:
                 claims.leave_to_sweep(session, job_ids)
         except SQLAlchemyError as error:
             _log.warning("objects_left", jobs=len(job_ids), error=telemetry.brief(error))
+
+
+def _is_unseen(job: Job, verdicts: _Verdicts) -> bool:
+    """Tell whether a job's pictures were to be looked at, and there was nobody to do so."""
+    return _is_to_be_seen(job) and None in verdicts[job.id]
+
+
+def _is_to_be_seen(job: Job) -> bool:
+    return bool(job.params.get("safety_check", True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from flask import Blueprint, Response
 from sqlalchemy import ColumnElement
 
 from api import orders, parsing, render
+from api.errors import NoPlaceToWait
 from api.openapi import Answer, Operation, operation
 from api.runtime import Runtime, current, current_caller, current_gateway
 from api.schemas import JobForm, JobRequest, JobsQuery, WaitQuery
@@ -104,9 +106,8 @@ def poll(job_id: str) -> Response:
     known = _id(job_id)
     if wait > 0:
         # Waiting takes a thread. When this process has no more of them to spare, it does not wait.
-        with runtime.waiting.place() as has_place:
-            if has_place:
-                runtime.waiting.wait(gateway_id, known, wait)
+        with contextlib.suppress(NoPlaceToWait), runtime.waiting.place(gateway_id):
+            runtime.waiting.wait(gateway_id, known, wait)
     with runtime.reads() as session:
         job = jobs.find(session, gateway_id, known)
     return render.answer(_view(runtime, job))

@@ -1,13 +1,12 @@
-"""The published `livepeer-ai` SDK, unmodified, and the curl commands of Livepeer's pages: what they
-send is understood, and what they are answered they parse."""
+"""The published `livepeer-ai` SDK, unmodified: what it sends is understood, and what it is answered
+it parses."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from livepeer_ai import Livepeer
 from livepeer_ai.models import errors
 from livepeer_ai.utils import BackoffStrategy, RetryConfig
 from PIL import Image
-from pydantic import SecretStr
 
 from tests.integration.api.world import MAX_BODY_BYTES, MODEL, World, png
 
@@ -56,14 +54,6 @@ def test_text_to_image(sdk: Livepeer) -> None:
     images = response.image_response.images
     assert [(one.seed, one.nsfw) for one in images] == [(5, False), (6, False), (7, False)]
     assert [fetched(one.url).size for one in images] == [(64, 64)] * 3
-
-
-def test_a_request_of_nothing_but_what_the_sdk_fills_in_is_complete(sdk: Livepeer) -> None:
-    # The test's model is too small for the 1024x576 that the SDK asks for: only that is refused.
-    with pytest.raises(errors.HTTPValidationError) as refused:
-        sdk.generate.text_to_image(request={"prompt": "A cool cat on the beach"})
-    assert refused.value.data.detail is not None
-    assert [one.loc[-1] for one in refused.value.data.detail] == ["width", "height"]
 
 
 @pytest.mark.parametrize("name", ["cat.png", "cat"])
@@ -189,6 +179,18 @@ def test_other_refusals_carry_their_status_and_body(
             assert json.loads(refused.value.body)["detail"]["msg"]
 
 
+def test_who_waits_too_often_is_told_when_to_come_again(sdk: Livepeer, shared_world: World) -> None:
+    place = shared_world.runtime.waiting.place
+    with contextlib.ExitStack() as taken:
+        for _ in range(shared_world.runtime.settings.max_waiting_each):
+            taken.enter_context(place(shared_world.gateway_id))
+        with pytest.raises(errors.SDKError) as refused:
+            sdk.generate.text_to_image(request=small())
+    answer: Any = refused.value.raw_response
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+    assert "respond-async" in answer.json()["detail"]["msg"]
+
+
 def test_a_timeout_tells_the_job(sdk: Livepeer, shared_world: World) -> None:
     settings = shared_world.runtime.settings
     vars(shared_world.runtime)["settings"] = settings.model_copy(
@@ -203,41 +205,3 @@ def test_a_timeout_tells_the_job(sdk: Livepeer, shared_world: World) -> None:
     job_id = json.loads(late.value.body)["job_id"]
     job = shared_world.client().get(f"/v1/jobs/{job_id}?wait=60").json
     assert job["state"] == "succeeded"
-
-
-# --- curl -------------------------------------------------------------------------------------
-
-
-def curl(*arguments: str) -> dict[str, Any]:
-    program = shutil.which("curl")
-    assert program, "curl must be installed: the commands of Livepeer's pages are its commands"
-    done = subprocess.run((program, "-sS", *arguments), check=True, capture_output=True, text=True)
-    body: dict[str, Any] = json.loads(done.stdout)
-    return body
-
-
-def test_the_commands_of_the_pages_run_as_they_are_written(
-    address: str, shared_world: World, tmp_path: Path
-) -> None:
-    """Without a key, as there; the model ids are this test's, which has none of the large ones."""
-    settings = shared_world.runtime.settings
-    keyless = settings.model_copy(update={"livepeer_key": SecretStr(shared_world.key)})
-    vars(shared_world.runtime)["settings"] = keyless
-    cat = tmp_path / "cool-cat.png"
-    cat.write_bytes(png())
-    form = ("-F", f"model_id={MODEL}", "-F", f"image=@{cat}", "-F", "prompt=a hat")
-    body = '{"prompt":"A cool cat on the beach", "width": 512, "height": 512}'
-    try:
-        answers = [
-            curl("-X", "POST", f"{address}/text-to-image",
-                 "-H", "Content-Type: application/json", "-d", body),
-            curl("-X", "POST", f"{address}/image-to-image", *form),
-            curl("-X", "POST", f"{address}/image-to-image", *form,
-                 "-F", 'loras={ "nerijs/pixel-art-xl": 1.2 }'),
-        ]  # fmt: skip
-    finally:
-        vars(shared_world.runtime)["settings"] = settings
-    for answer in answers:
-        [image] = answer["images"]
-        assert set(image) == {"nsfw", "seed", "url"}
-        fetched(image["url"])

@@ -49,7 +49,7 @@ def test_the_catalog_names_three_models_with_their_bounds(demo_catalog: Catalog)
     ]
     for spec in ours:
         assert Path(spec.source).is_dir()
-        assert (spec.min_size, spec.max_size, spec.size_multiple) == (64, 512, 8)
+        assert (spec.min_size, spec.max_size, spec.size_multiple) == (64, 1024, 8)
         assert (spec.default_width, spec.default_height) == (256, 256)
         assert (spec.default_steps, spec.max_steps) == (8, 100)
         assert (spec.max_images, spec.max_batch) == (16, 8)

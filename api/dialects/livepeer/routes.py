@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import MethodNotAllowed
 
-from api import orders, parsing
+from api import orders, parsing, problems
 from api.dialects.livepeer import answers, fields
-from api.errors import TooManyWaiting
+from api.errors import TooManyWaiting, WaitingLimit
 from api.openapi import Answer, Operation, operation
 from api.routes.jobs import REFUSALS
 from api.runtime import current, current_caller
@@ -40,7 +41,14 @@ _ANSWERS = (
 )
 _ERRORS = (
     *REFUSALS,
-    *(InsufficientFunds, OverBudget, IdempotencyConflict, StorageError, TooManyWaiting),
+    *(
+        InsufficientFunds,
+        OverBudget,
+        IdempotencyConflict,
+        StorageError,
+        WaitingLimit,
+        TooManyWaiting,
+    ),
 )
 
 
@@ -89,16 +97,14 @@ def _made(asked: JobFields, data: bytes | None) -> Response:
     """Make the job, and answer when it has ended; nothing is submitted that cannot be waited for.
 
     Raises:
-        TooManyWaiting: There is no thread to wait in.
+        WaitingLimit, TooManyWaiting: There is no place to wait in, for this gateway or at all.
     """
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
     if _wants_no_wait():
         job, _ = orders.place(runtime, caller, asked, data, key)
         return answers.accepted(job)
-    with runtime.waiting.place() as has_place:
-        if not has_place:
-            raise TooManyWaiting
+    with runtime.waiting.place(caller.gateway_id):
         job, _ = orders.place(runtime, caller, asked, data, key)
         runtime.waiting.wait(caller.gateway_id, job.id, runtime.settings.livepeer_timeout_s)
     with runtime.reads() as session:
@@ -116,3 +122,11 @@ def install(app: Flask, mounts: tuple[str, ...]) -> None:
     for number, prefix in enumerate(mounts):
         name = "livepeer" if number == 0 else f"livepeer_{number}"
         app.register_blueprint(bp, name=name, url_prefix=prefix or None)
+    ours = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("livepeer")}
+
+    def refuse_method(error: MethodNotAllowed) -> Response:
+        """A method that no route takes reaches no blueprint: its address says whose it would be."""
+        is_ours = request.path.rstrip("/") in ours
+        return answers.respond(error) if is_ours else problems.respond(error)
+
+    app.register_error_handler(MethodNotAllowed, refuse_method)

@@ -8,10 +8,13 @@ import json
 import threading
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from flask.testing import FlaskClient
 from PIL import Image
 from pydantic import SecretStr
+from werkzeug.test import TestResponse
 
 from tasks import claims, policies
 from tasks.catalog import Catalog
@@ -209,13 +212,20 @@ def test_who_waits_too_long_is_told_the_job_which_goes_on(make_world: MakeWorld)
 
 
 def test_where_nobody_more_can_wait_nothing_is_submitted(make_world: MakeWorld) -> None:
-    world = make_world(max_waiting=1)
-    with world.runtime.waiting.place():
-        response = draw(world)
+    world = make_world(max_waiting=2, max_waiting_each=1)
+    place = world.runtime.waiting.place
+    with place(world.gateway_id):
+        own = draw(world)
+    with place(uuid4()), place(uuid4()):
+        full = draw(world)
 
-    assert (response.status_code, response.json["code"]) == (503, "too_many_waiting")
-    assert response.headers["Retry-After"] == "1"
+    assert (own.status_code, own.json["code"]) == (429, "waiting_limit")
+    assert (full.status_code, full.json["code"]) == (503, "too_many_waiting")
+    for response in (own, full):
+        assert response.headers["Retry-After"] == "1"
+        assert "respond-async" in response.json["detail"]["msg"]
     assert world.traces()["jobs"] == 0
+    assert world.runtime.waiting.taken == 0
 
 
 @pytest.mark.parametrize(
@@ -370,6 +380,15 @@ def test_other_refusals_keep_their_status_and_say_what_to_do(shared_world: World
     assert (cut.status_code, cut.json["code"]) == (400, "malformed_body")
     for response in (unknown, poor, unlimited, typed, broken, large, cut):
         assert response.json["detail"]["msg"]
+
+
+@pytest.mark.parametrize("path", [TEXT, IMAGE + "/", OTHER_PREFIX + TEXT])
+def test_another_method_is_refused_in_livepeers_shape(shared_world: World, path: str) -> None:
+    # The tests' own client wants a problem wherever no operation is documented.
+    response = FlaskClient(shared_world.app, TestResponse).get(path)
+    assert (response.status_code, response.get_json()["code"]) == (405, "method_not_allowed")
+    assert response.get_json()["detail"]["msg"]
+    assert "POST" in response.headers["Allow"]
 
 
 def test_where_nothing_is_offered_there_is_no_default_model(make_world: MakeWorld) -> None:

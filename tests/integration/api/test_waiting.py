@@ -44,7 +44,7 @@ class Polls:
 def listening(world: World, poll_s: float) -> World:
     """Let the world's API look for lost notifications this often."""
     engine = world.sessions.kw["bind"]
-    vars(world.runtime)["waiting"] = Waiting(engine, 512, poll_s)
+    vars(world.runtime)["waiting"] = Waiting(engine, 512, 512, poll_s)
     return world
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from werkzeug.serving import make_server
 
@@ -22,8 +22,8 @@ _LOOK_S = 0.02
 
 
 @contextlib.contextmanager
-def working(world: World, engine: Engine) -> Iterator[None]:
-    """Run every job of the world's offers for as long as the block lasts."""
+def working(world: World, engine: Engine, model_ids: Sequence[str] = (MODEL,)) -> Iterator[None]:
+    """Run every job for these models for as long as the block lasts."""
     with world.sessions.begin() as session:
         owner = accounts.find_orchestrator(session, ORCHESTRATOR)
     settings = world.runtime.task_settings
@@ -31,8 +31,9 @@ def working(world: World, engine: Engine) -> Iterator[None]:
         worker_id="w",
         orchestrator_id=owner.id,
         queues=tuple(
-            queue_name(Capability(pipeline, MODEL), ORCHESTRATOR)
+            queue_name(Capability(pipeline, model_id), ORCHESTRATOR)
             for pipeline in ("text-to-image", "image-to-image")
+            for model_id in model_ids
         ),
         sessions=world.sessions,
         store=world.store,

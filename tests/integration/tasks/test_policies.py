@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -38,14 +38,18 @@ class FlaggingEngine(FakeEngine):
 
 
 def run(
-    stage: Stage, store: ObjectStore, safety: Safety | None, flagged: Collection[int]
+    stage: Stage,
+    store: ObjectStore,
+    safety: Safety | None,
+    engine: FakeEngine,
+    **params: object,
 ) -> tuple[Job, list[float]]:
     """Run a job of three pictures; returns it, and the contrast of what it delivered."""
     if safety is not None:
         with stage.sessions.begin() as session:
             policies.set_safety(session, stage.gateway_id, safety)
-    job = stage.submit("a cat", num_images_per_prompt=3)
-    runner, runtime = stage.runner(FlaggingEngine(*flagged), store)
+    job = stage.submit("a cat", num_images_per_prompt=3, **params)
+    runner, runtime = stage.runner(engine, store)
     runner.serve()
     assert not runner.is_broken
     assert runtime.leases.idle
@@ -59,18 +63,39 @@ def run(
     return now, [float(np.asarray(one).std()) for one in delivered]
 
 
+@pytest.mark.parametrize("safety", ["blur", "withhold"])
+def test_what_nobody_could_look_at_does_not_go_out(
+    stage: Stage, store: ObjectStore, safety: Safety
+) -> None:
+    job, delivered = run(stage, store, safety, FakeEngine())
+    assert (job.state, job.error_code, job.attempt) == ("failed", "unchecked", 1)
+    assert f"{safety!r}" in str(job.error_message)
+    assert "PIXELTOLL_SAFETY_CHECKER" in str(job.error_message)
+    assert delivered == []
+    assert stage.balance().available == FUNDS
+
+
+@pytest.mark.parametrize(("safety", "safety_check"), [(None, True), ("withhold", False)])
+def test_where_nobody_is_to_look_pictures_go_out_without_a_verdict(
+    stage: Stage, store: ObjectStore, safety: Safety | None, *, safety_check: bool
+) -> None:
+    job, _ = run(stage, store, safety, FakeEngine(), safety_check=safety_check)
+    assert [one.nsfw for one in stage.outputs(job)] == [None] * 3
+    assert stage.balance().available == FUNDS - 3 * EACH
+
+
 @pytest.mark.parametrize("safety", [None, "flag"])
 def test_flagged_pictures_are_delivered_and_marked(
     stage: Stage, store: ObjectStore, safety: Safety | None
 ) -> None:
-    job, contrast = run(stage, store, safety, [1])
+    job, contrast = run(stage, store, safety, FlaggingEngine(1))
     assert [one.nsfw for one in stage.outputs(job)] == [False, True, False]
     assert min(contrast) > 100
     assert stage.balance().available == FUNDS - 3 * EACH
 
 
 def test_flagged_pictures_are_blurred_beyond_recognition(stage: Stage, store: ObjectStore) -> None:
-    job, contrast = run(stage, store, "blur", [1])
+    job, contrast = run(stage, store, "blur", FlaggingEngine(1))
     assert [one.nsfw for one in stage.outputs(job)] == [False, True, False]
     assert contrast[1] < 40
     assert min(contrast[0], contrast[2]) > 100
@@ -79,7 +104,7 @@ def test_flagged_pictures_are_blurred_beyond_recognition(stage: Stage, store: Ob
 
 
 def test_flagged_pictures_are_withheld_and_not_charged(stage: Stage, store: ObjectStore) -> None:
-    job, contrast = run(stage, store, "withhold", [0])
+    job, contrast = run(stage, store, "withhold", FlaggingEngine(0))
     assert [(one.index, one.nsfw) for one in stage.outputs(job)] == [(1, False), (2, False)]
     assert len(contrast) == 2
     assert (job.state, job.error_code) == ("succeeded", "partial_result")
@@ -90,7 +115,7 @@ def test_flagged_pictures_are_withheld_and_not_charged(stage: Stage, store: Obje
 def test_a_job_whose_pictures_are_all_withheld_fails_and_costs_nothing(
     stage: Stage, store: ObjectStore
 ) -> None:
-    job, contrast = run(stage, store, "withhold", [0, 1, 2])
+    job, contrast = run(stage, store, "withhold", FlaggingEngine(0, 1, 2))
     assert (job.state, job.error_code, job.attempt) == ("failed", "withheld", 1)
     assert contrast == []
     assert stage.balance().available == FUNDS
@@ -100,7 +125,7 @@ def test_where_the_policy_cannot_be_read_nothing_is_delivered(
     stage: Stage, store: ObjectStore
 ) -> None:
     with stage.broken("gateway_policies"):
-        job, _ = run(stage, store, None, [1])
+        job, _ = run(stage, store, None, FlaggingEngine(1))
         assert (job.state, stage.outputs(job)) == ("queued", [])
-    job, _ = run(stage, store, "flag", [])
+    job, _ = run(stage, store, "flag", FlaggingEngine())
     assert job.state == "succeeded"

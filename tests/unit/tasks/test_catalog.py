@@ -234,6 +234,13 @@ def test_an_alias_names_one_model(tmp_path: Path, taken: str) -> None:
         catalog.load(write(tmp_path, {**MODEL, "aliases": [taken]}))
 
 
+def test_what_an_operators_model_is_called_is_no_built_in_alias_any_more(tmp_path: Path) -> None:
+    eight = "ByteDance/SDXL-Lightning-8step"
+    found = catalog.load(write(tmp_path, {**MODEL, "model_id": eight}))
+    assert found.resolve(eight).source == MODEL["source"]
+    assert found.resolve("ByteDance/SDXL-Lightning:8step").model_id == "ByteDance/SDXL-Lightning"
+
+
 @pytest.mark.parametrize("steps", [2, 4, 8])
 def test_livepeers_names_of_sdxl_lightning_find_the_unet_of_their_steps(steps: int) -> None:
     spec = catalog.load().resolve(f"ByteDance/SDXL-Lightning-{steps}step")
