@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import claims, failures, policies, telemetry
+from tasks import claims, failures, names, policies, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
 from tasks.errors import Interrupted, TasksError, Withheld
@@ -195,7 +195,13 @@ class Settler:
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
-        data = encode_png(picture, seed=seed, model_id=job.model_id, job_id=str(job.id))
+        data = encode_png(
+            picture,
+            seed=seed,
+            model_id=job.model_id,
+            model_hash=names.weights_hash(self._run.catalog.get(job.model_id)),
+            job_id=str(job.id),
+        )
         # The name cannot be guessed, so a link to it is the permission to see it; the attempt in
         # the key keeps a worker that lost its claim from overwriting the winner's picture.
         name = f"{index}-{secrets.token_hex(12)}.png"
