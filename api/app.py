@@ -5,12 +5,13 @@ from __future__ import annotations
 from flask import Flask, Response, current_app, g, request
 
 from api import auth, parsing, problems
+from api.dialects.aws import routes as aws
 from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream, webhooks
 from api.runtime import EXTENSION, Runtime, current
 
-_RESOURCES = (jobs, quotes, models, gateway, webhooks, admin, stream, health, docs)
+_RESOURCES = (jobs, quotes, models, gateway, webhooks, admin, stream, health, docs, aws)
 # A form is a dozen short fields and one file. The file is spooled to disk and bounded by the body.
 _MAX_FORM_PARTS = 40
 _MAX_FORM_FIELDS_BYTES = 200_000
@@ -50,7 +51,9 @@ def _admit() -> None:
     keyless = runtime.settings.livepeer_key.get_secret_value()
     if security == "caller" and authorization is None and keyless:
         authorization = f"Bearer {keyless}"
-    if security in ("gateway", "caller"):
+    if security == "x-api-key" and "x-api-key" in request.headers:
+        authorization = f"Bearer {request.headers['x-api-key']}"
+    if security in ("gateway", "caller", "x-api-key"):
         g.caller = auth.authenticate(runtime.reads, authorization)
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)
