@@ -22,7 +22,7 @@ from werkzeug.routing import Rule
 
 from api.errors import AdminDisabled, MalformedBody, NotAuthenticated, UnsupportedContentType
 from api.problems import problem_of
-from api.views import MessageView, ProblemBody
+from api.views import CompletionView, MessageView, ProblemBody
 from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams
 
@@ -199,6 +199,7 @@ _SECURITY: Mapping[Security, list[dict[str, list[str]]]] = {
     "x-api-key": [{"x-api-key": []}, {"gateway": []}],
     "admin": [{"admin": []}],
 }
+_MESSAGES = (MessageView, CompletionView)
 _Names = Mapping[type[BaseModel], dict[str, Any]]
 
 
@@ -211,7 +212,9 @@ def _message(names: _Names) -> dict[str, Any]:
         "description": "Signed as Standard Webhooks says, and repeated until it is taken.",
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": names[MessageView]}},
+            "content": {
+                "application/json": {"schema": {"oneOf": [names[message] for message in _MESSAGES]}}
+            },
         },
         "responses": {"2XX": {"description": "The message is taken."}},
         "security": [],
@@ -221,7 +224,7 @@ def _message(names: _Names) -> dict[str, Any]:
 def _schemas(operations: Iterable[Operation]) -> tuple[_Names, dict[str, Any]]:
     """Return a reference for each model, and the schemas that they refer to."""
     asked: dict[type[BaseModel], None] = {}
-    answered: dict[type[BaseModel], None] = {ProblemBody: None, MessageView: None}
+    answered: dict[type[BaseModel], None] = {ProblemBody: None, **dict.fromkeys(_MESSAGES)}
     for one in operations:
         asked.update(dict.fromkeys(one.body.values()))
         answered.update({answer.model: None for answer in one.answers if answer.model})

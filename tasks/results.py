@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -98,5 +99,24 @@ def picture_key(
     if task is None:
         # The attempt keeps a worker that lost its claim from overwriting the winner's picture.
         return f"outputs/{job_id}/{attempt}/{name}"
-    _, _, ending = name.rpartition(".")
-    return f"{task.stem(job_id, attempt)}-{index + 1}.{ending}"
+    return f"{task.stem(job_id, attempt)}-{index + 1}{PurePosixPath(name).suffix}"
+
+
+def is_shared(callback: Mapping[str, Any] | None) -> bool:
+    """Tell whether a job's folder may have another job's pictures in it, too."""
+    return Task.of(callback) is not None
+
+
+def manifest_key(job_id: UUID, attempt: int, callback: Mapping[str, Any] | None) -> str | None:
+    """Return where an attempt of a job stores its manifest; None: it has none."""
+    task = Task.of(callback)
+    return None if task is None else task.manifest(job_id, attempt)
+
+
+def beginnings(job_id: UUID, attempt: int, callback: Mapping[str, Any] | None) -> list[str]:
+    """Return what the keys of all that the attempts of a job may have stored begin with."""
+    task = Task.of(callback)
+    if task is None:
+        return [f"outputs/{job_id}/"]
+    stems = [task.stem(job_id, one) for one in range(1, attempt + 1)]
+    return [f"{stem}{next_}" for stem in stems for next_ in ("-", ".")]
