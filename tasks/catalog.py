@@ -90,11 +90,11 @@ class Part:
 class ModelSpec:
     """A neural network and the bounds within which it is run. Sizes are in pixels.
 
-    `aliases` are other names that requests may use; `sha256` is of the file of a model that is one
-    checkpoint. A request beyond a maximum is refused.
-    `run_steps` and `run_guidance_scale` are for distilled models, which make good pictures within
-    these (low, high) only: a request is brought into them, and told so. `raise_strength` brings a
-    strength that would leave no step up to one step.
+    `aliases` are other names that requests may use. A `source` that is one file, a checkpoint, may
+    have its `sha256`, and a `config`: where the rest of what its layout needs is.
+    A request beyond a maximum is refused. `run_steps` and `run_guidance_scale` are for distilled
+    models, which make good pictures within these (low, high) only: a request is brought into them,
+    and told so. `raise_strength` brings a strength that would leave no step up to one step.
     `vram_gib` is an estimate, from the weights, of what one picture of the default size needs.
     """
 
@@ -109,6 +109,7 @@ class ModelSpec:
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     variant: str | None = None
     sha256: str | None = None
+    config: Part | None = None
     scheduler: str | None = None
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
     unet: Part | None = None
@@ -138,13 +139,26 @@ class ModelSpec:
     @property
     def unavailable(self) -> str | None:
         """Say why no worker could load the model, as far as this entry tells; None: one may."""
-        for part in (self, self.unet, self.vae):
+        for part in (self.checkpoint or self, self.configuration, self.unet, self.vae):
             if part is not None and is_hub_id(part.source) and not is_commit(part.revision):
                 return (
                     f"{self.model_id} has no pinned revision of {part.source}; put its entry, with "
                     "the commit as `revision`, into your own catalog file (PIXELTOLL_CATALOG)."
                 )
         return None
+
+    @property
+    def checkpoint(self) -> Part | None:
+        """The one file that the model is, if it is one."""
+        folder, _, name = self.source.rpartition("/")
+        return Part(folder or ".", self.revision, name) if name.endswith(_SAFE) else None
+
+    @property
+    def configuration(self) -> Part | None:
+        """Where a checkpoint's configuration and tokenizers are."""
+        if self.checkpoint is None:
+            return None
+        return self.config or _CONFIGS.get(self.layout)
 
     def prompts(self, pipeline: str) -> int:
         """Return how many prompts a `prompt` may hold, divided by `|`."""
@@ -154,6 +168,17 @@ class ModelSpec:
         """Return which of the parameters that differ between layouts have a meaning."""
         names: Mapping[Any, frozenset[str]] = _TAKES[self.layout]
         return names.get(pipeline, frozenset())
+
+
+# What checkpoints of a layout have in common, and do not bring along.
+_CONFIGS: Mapping[Layout, Part] = {
+    "stable-diffusion": Part(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+    ),
+    "stable-diffusion-xl": Part(
+        "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
+    ),
+}
 
 
 def is_hub_id(source: str) -> bool:
@@ -379,21 +404,28 @@ def _part_faults(model: ModelSpec) -> Iterator[str]:
         _GRAIN[model.layout] != _UNET_GRAIN or not (model.unet.file or "").endswith(_SAFE)
     ):
         yield f"unet must name a {_SAFE} file, and is for layouts that have a UNet"
+    if model.checkpoint is not None and model.layout not in _CONFIGS:
+        yield f"a checkpoint must be one of {', '.join(_CONFIGS)}"
+    if model.checkpoint is None and (model.config is not None or model.sha256 is not None):
+        yield f"config and sha256 are for a source that is one {_SAFE} file"
+    if model.config is not None and model.config.file is not None:
+        yield "config must be a folder, without a file"
     if model.vae is not None and model.vae.file is not None:
         yield "vae must be a folder, without a file"
 
 
 def _anchored(model: ModelSpec, folder: Path) -> ModelSpec:
-    """Turn sources that name a folder beside the file into absolute paths."""
+    """Turn sources that name what is beside the file into absolute paths."""
 
     def path(source: str) -> str:
-        if "://" in source or not (folder / source).is_dir():
+        if "://" in source or not (folder / source).exists():
             return source
         return str((folder / source).resolve())
 
     return replace(
         model,
         source=path(model.source),
+        config=model.config and replace(model.config, source=path(model.config.source)),
         unet=model.unet and replace(model.unet, source=path(model.unet.source)),
         vae=model.vae and replace(model.vae, source=path(model.vae.source)),
     )

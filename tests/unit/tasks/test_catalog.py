@@ -140,6 +140,13 @@ def test_a_folder_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
         ({"model_id": "acme/turbo v2"}, "model_id must be a hub id"),
         ({"model_id": "../turbo"}, "model_id must be a hub id"),
         ({"sha256": "6CE0"}, "sha256 must be 64 hexadecimal digits"),
+        ({"sha256": "a" * 64}, "config and sha256 are for a source that is one .safetensors"),
+        ({"config": {"source": "a/b"}}, "config and sha256 are for a source that is one"),
+        (
+            {"source": "a.safetensors", "config": {"source": "a/b", "file": "c.json"}},
+            "config must be a folder",
+        ),
+        ({"source": "a.safetensors", "layout": "flux", "size_multiple": 16}, "a checkpoint must"),
         ({"source": ""}, "source must not be empty"),
         ({"dtype": "int8"}, "dtype: "),
         ({"max_batch": "4"}, "max_batch: Input should be a valid integer"),
@@ -272,17 +279,20 @@ FILE = "v1-5-pruned-emaonly.safetensors"
 def test_a_checkpoint_is_found_by_every_name_that_it_has_elsewhere(
     tmp_path: Path, name: str
 ) -> None:
-    for one in ({"aliases": [FILE]}, {"source": f"s3://models/{FILE}"}):
+    for one in (
+        {"aliases": [FILE], "source": "s3://models/a.safetensors"},
+        {"source": f"s3://m/{FILE}"},
+    ):
         found = catalog.load(write(tmp_path, {**MODEL, **one, "sha256": DIGEST}))
         assert found.resolve(name).model_id == "acme/turbo"
-        assert names.title(found.resolve(name)) == f"{FILE} [6ce0161689]"
+        assert found.resolve(name).unavailable is None
 
 
 @pytest.mark.parametrize(
     "name", ["", "v1-5", FILE.upper(), f"{FILE} [0000000000]", f" {FILE}", f"models/{FILE}"]
 )
 def test_no_model_is_guessed(tmp_path: Path, name: str) -> None:
-    found = catalog.load(write(tmp_path, {**MODEL, "aliases": [FILE], "sha256": DIGEST}))
+    found = catalog.load(write(tmp_path, {**MODEL, "source": f"s3://m/{FILE}", "sha256": DIGEST}))
     with pytest.raises(UnknownModel):
         found.resolve(name)
 
@@ -343,3 +353,21 @@ def test_an_impossible_runtime_is_refused_by_name(tmp_path: Path, text: str, tol
     with pytest.raises(CatalogError) as refused:
         runtimes(tmp_path, text)
     assert told in str(refused.value)
+
+
+def test_a_checkpoint_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
+    (tmp_path / FILE).touch()
+    (tmp_path / "config").mkdir()
+    path = write(tmp_path, {**MODEL, "source": FILE, "config": {"source": "config"}})
+    found = catalog.load(path).get("acme/turbo")
+    assert found.checkpoint == catalog.Part(str(tmp_path), None, FILE)
+    assert found.configuration == catalog.Part(str(tmp_path / "config"))
+    assert names.title(found).startswith(f"{FILE} [")
+
+
+def test_a_checkpoint_on_the_hub_needs_its_commit(tmp_path: Path) -> None:
+    hub = {**MODEL, "source": f"acme/turbo/{FILE}"}
+    assert catalog.load(write(tmp_path, hub)).get("acme/turbo").unavailable
+    pinned = catalog.load(write(tmp_path, {**hub, "revision": "a" * 40})).get("acme/turbo")
+    assert pinned.unavailable is None
+    assert pinned.configuration is not None
