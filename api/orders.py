@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -31,6 +33,7 @@ from tasks.errors import (
     StorageError,
     TasksError,
 )
+from tasks.fitting import Fit, fitted
 from tasks.inputs import CheckedImage, checked_image
 from tasks.jobs import Bell, Order
 from tasks.params import Generation
@@ -41,8 +44,25 @@ _log = telemetry.get_logger()
 _RANDOM_SEEDS = 2**32
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a dialect asks for beyond a job's own fields.
+
+    The picture is brought to the size of `fit`. `callback` is kept with the job, for those who tell
+    of its end.
+    """
+
+    fit: Fit | None = None
+    callback: Mapping[str, Any] = field(default_factory=dict)
+
+
 def place(
-    runtime: Runtime, caller: Caller, asked: JobFields, given: bytes | str | None, key: str | None
+    runtime: Runtime,
+    caller: Caller,
+    asked: JobFields,
+    given: bytes | str | None,
+    key: str | None,
+    beside: Beside | None = None,
 ) -> tuple[Job, bool]:
     """Make a job of a checked body and its picture or link; returns it, and whether it is new.
 
@@ -52,12 +72,13 @@ def place(
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
         NoOffer, Refused, IdempotencyConflict, StorageError: As `submit`.
     """
-    digest = request_hash(asked, given)
+    beside = beside or Beside()
+    digest = request_hash(asked, given, beside)
     with runtime.reads() as session:
         job = earlier(session, caller.gateway_id, key, digest)
     if job is not None:
         return job, False
-    prepared = prepare(runtime, asked, given)
+    prepared = prepare(runtime, asked, given, beside.fit)
     order = Order(
         gateway_id=caller.gateway_id,
         api_key_id=caller.api_key_id,
@@ -66,7 +87,7 @@ def place(
         deadline_s=deadline_s(runtime, asked),
         max_price=prepared.max_price,
         priority=asked.priority,
-        callback=None if asked.context is None else {"context": asked.context},
+        callback=_callback(asked, beside),
         idempotency_key=key,
         max_rate_age=runtime.max_rate_age,
         weights=runtime.task_settings.weights,
@@ -75,6 +96,11 @@ def place(
     if is_new:
         runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
     return job, is_new
+
+
+def _callback(asked: JobFields, beside: Beside) -> dict[str, Any] | None:
+    context = {} if asked.context is None else {"context": asked.context}
+    return {**context, **beside.callback} or None
 
 
 @dataclass(frozen=True)
@@ -86,11 +112,13 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(runtime: Runtime, asked: JobFields, given: bytes | str | None) -> Prepared:
+def prepare(
+    runtime: Runtime, asked: JobFields, given: bytes | str | None, fit: Fit | None = None
+) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
 
     The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
-    so that a bad link costs nothing.
+    so that a bad link costs nothing. Its size is then that of `fit`.
 
     Raises:
         UnknownModel: The catalog has no such model.
@@ -108,13 +136,16 @@ def prepare(runtime: Runtime, asked: JobFields, given: bytes | str | None) -> Pr
             max_bytes=bounds.max_input_bytes,
             max_pixels=bounds.max_input_pixels,
         )
+    size = fit or picture
     generation = params.validate(
         spec,
         _request(asked),
         seed=secrets.randbelow(_RANDOM_SEEDS),
-        image_size=None if picture is None else (picture.width, picture.height),
+        image_size=None if picture is None or size is None else (size.width, size.height),
         lora_patterns=lora.patterns(bounds.loras),
     )
+    if picture is not None and fit is not None:  # by now, that size is one that the model takes
+        picture = fitted(picture, fit)
     return Prepared(generation, picture, _max_price(runtime, asked))
 
 
@@ -163,7 +194,7 @@ def deadline_s(runtime: Runtime, asked: JobFields) -> float:
     return seconds
 
 
-def request_hash(asked: JobFields, given: bytes | str | None) -> bytes:
+def request_hash(asked: JobFields, given: bytes | str | None, beside: Beside) -> bytes:
     """Return what tells a repeated request from another one: its fields and picture, canonically.
 
     A form and a JSON body that ask for the same are the same request. So are two with the same
@@ -171,6 +202,8 @@ def request_hash(asked: JobFields, given: bytes | str | None) -> bytes:
     """
     fields = asked.model_dump(mode="json", exclude={"image"})
     fields["image"] = hashlib.sha256(given).hexdigest() if isinstance(given, bytes) else given
+    if beside != Beside():
+        fields["beside"] = asdict(beside)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 

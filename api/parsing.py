@@ -51,6 +51,15 @@ def json_body(model: type[Model]) -> Model:
     return checked(model, loads(_whole_body()))
 
 
+def untyped_json() -> Any:  # noqa: ANN401  JSON is anything
+    """Return the request's body as JSON, whatever its content type says; it may have pictures.
+
+    Raises:
+        MalformedBody: It is not JSON.
+    """
+    return loads(_whole_body())
+
+
 def _whole_body() -> bytes:
     """Return the body.
 

@@ -115,6 +115,21 @@ class MessageView(View):
     data: JobView
 
 
+class CompletionView(View):
+    """What a webhook is told of the end of a task of the AWS task API."""
+
+    runtime: str = Field(description="As the task named it; `legacy` for `/v1alpha1`.")
+    id: str = Field(description="The task's id.")
+    result: bool = Field(description="Whether there are pictures.")
+    status: Literal["completed", "failed"]
+    image_url: list[str] = Field(description="Where the pictures are, as s3:// addresses.")
+    output_url: str | None = Field(description="Where the manifest is; null without pictures.")
+    context: Any = Field(None, description="What the task was submitted with, as it was.")
+    job_id: UUID
+    state: State
+    error: JobErrorView | None = Field(description="Why pictures are missing, if some are.")
+
+
 class JobsView(View):
     """A page of jobs, newest first."""
 
