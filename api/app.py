@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from flask import Flask, Response, current_app, g, request
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from api import auth, parsing, problems
+from api import auth, metrics, parsing, problems
 from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream, webhooks
+from api.routes import metrics as metrics_route
 from api.runtime import EXTENSION, Runtime, current
 
-_RESOURCES = (jobs, quotes, models, gateway, webhooks, admin, stream, health, docs)
+_RESOURCES = (
+    *(jobs, quotes, models, gateway, webhooks, admin, stream, health, docs),
+    metrics_route,
+)
 # A form is a dozen short fields and one file. The file is spooled to disk and bounded by the body.
 _MAX_FORM_PARTS = 40
 _MAX_FORM_FIELDS_BYTES = 200_000
@@ -26,6 +31,8 @@ def create_app(runtime: Runtime) -> Flask:
         MAX_FORM_MEMORY_SIZE=_MAX_FORM_FIELDS_BYTES,
     )
     app.extensions[EXTENSION] = runtime
+    # First, so that what is not let in is counted, too.
+    metrics.install(app)
     app.before_request(_admit)
     app.after_request(_finish)
     problems.install(app)
@@ -42,6 +49,7 @@ def _admit() -> None:
         NotAuthenticated: It has no valid key.
         AdminDisabled: It is for an admin route, and there is no admin key.
     """
+    clear_contextvars()
     if request.endpoint is None:
         return  # nothing is at this address, as the router says next
     security = described(current_app.view_functions[request.endpoint]).security
@@ -52,6 +60,7 @@ def _admit() -> None:
         authorization = f"Bearer {keyless}"
     if security in ("gateway", "caller"):
         g.caller = auth.authenticate(runtime.reads, authorization)
+        bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)
 

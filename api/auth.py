@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.errors import AdminDisabled, NotAuthenticated, UnknownKey
 from api.tables import ApiKey
+from ledger import names
 from tasks import keys
 
 _PREFIX = "px"
@@ -32,9 +33,18 @@ class Caller:
 
 
 def create_key(session: Session, gateway_id: UUID, name: str) -> tuple[ApiKey, str]:
-    """Make a key for a gateway; returns its row, and the key itself, which cannot be had again."""
+    """Make a key for a gateway; returns its row, and the key itself, which cannot be had again.
+
+    Raises:
+        InvalidName: The name is empty, too long or has unprintable characters.
+    """
     key = keys.make()
-    row = ApiKey(id=key.id, gateway_id=gateway_id, name=name, secret_hash=key.secret_hash)
+    row = ApiKey(
+        id=key.id,
+        gateway_id=gateway_id,
+        name=names.checked("name", name),
+        secret_hash=key.secret_hash,
+    )
     session.add(row)
     session.flush()
     return row, key.written(_PREFIX)
@@ -52,6 +62,8 @@ def revoke_key(session: Session, gateway_id: UUID, key_id: str) -> ApiKey:
     Raises:
         UnknownKey: The gateway has no such key.
     """
+    if not keys.can_be(key_id):
+        raise UnknownKey(key_id)
     row: ApiKey | None = session.scalar(
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.gateway_id == gateway_id)
@@ -92,6 +104,16 @@ def authenticate_admin(admin_key: str, authorization: str | None) -> None:
     # Hashed first: then the comparison says nothing about the length either.
     if not keys.same(keys.digest(_bearer(authorization)), keys.digest(admin_key)):
         raise NotAuthenticated("This is not the admin key.")
+
+
+def authenticate_metrics(metrics_key: str, authorization: str | None) -> None:
+    """Return if an `Authorization` header carries the key that Prometheus has.
+
+    Raises:
+        NotAuthenticated: It does not.
+    """
+    if not keys.same(keys.digest(_bearer(authorization)), keys.digest(metrics_key)):
+        raise NotAuthenticated("This is not the metrics key.")
 
 
 def _bearer(authorization: str | None) -> str:

@@ -65,7 +65,9 @@ class UnknownKey(ApiError):
     code = "unknown_key"
 
     def __init__(self, key_id: str) -> None:
-        super().__init__(f"The gateway has no API key {key_id!r}.")
+        super().__init__(
+            f"The gateway has no API key {key_id!r}; `pixeltoll key list` shows those that it has."
+        )
 
 
 class OfferNotEditable(ApiError):

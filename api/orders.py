@@ -23,7 +23,7 @@ from ledger import accounts, refusals
 from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError, Refused
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
-from tasks import jobs, lora, params, telemetry
+from tasks import jobs, lora, metrics, params, telemetry
 from tasks.errors import (
     FieldError,
     IdempotencyConflict,
@@ -211,11 +211,17 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
     try:
         if picture is None:
             with runtime.statements() as session:
-                return jobs.submit(session, order)
-        return _submit_with(runtime, order, picture)
+                job, is_new = jobs.submit(session, order)
+        else:
+            job, is_new = _submit_with(runtime, order, picture)
     except Refused as refusal:
+        metrics.REFUSALS.labels(refusal.code).inc()
         _record(runtime, order, refusal)
         raise
+    if is_new:
+        metrics.HOLDS.labels(job.model_id).inc()
+        _log.info("job_submitted", **telemetry.of(job), model_id=job.model_id, queue=job.queue)
+    return job, is_new
 
 
 def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:

@@ -209,7 +209,7 @@ def _no_limit(error: ledger.NoPriceLimit) -> dict[str, object]:
 
 def _named(said: str) -> dict[str, str]:
     """Return which field a message is about: the one that it begins with, else the name."""
-    found = re.match(r"(\w+): (.+)", said, re.DOTALL)
+    found = re.match(r"([\w.]+): (.+)", said, re.DOTALL)
     return dict(zip(("field", "message"), found.groups() if found else ("name", said), strict=True))
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from api.views import State
-from ledger import money
+from ledger import money, names
 from ledger.errors import InvalidAmount
 from tasks.catalog import Pipeline
 from tasks.params import MAX_SEED
@@ -87,7 +87,8 @@ Amount = Annotated[Decimal, BeforeValidator(_as_amount), WithJsonSchema(_ABOVE_Z
 Rate = Annotated[Decimal, BeforeValidator(_as_amount), WithJsonSchema(_ZERO_OR_MORE)]
 # What names something in the database: one line without control characters.
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+    str,
+    StringConstraints(min_length=1, max_length=names.MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$"),
 ]
 
 

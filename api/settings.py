@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -17,6 +18,12 @@ class ApiSettings(BaseSettings):
         SecretStr(""),
         validation_alias="PIXELTOLL_ADMIN_KEY",
         description="Bearer key of the admin routes; empty means that they refuse everybody.",
+    )
+    metrics_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="PIXELTOLL_METRICS_KEY",
+        description="Bearer key that Prometheus reads `/metrics` with; empty means that there is "
+        "no such page.",
     )
     public_url: str = Field(
         "",
@@ -111,3 +118,17 @@ class ApiSettings(BaseSettings):
         """Where the Livepeer routes are: at the root, and under each prefix."""
         parts = (part.strip().strip("/") for part in self.livepeer_prefixes.split(","))
         return ("", *dict.fromkeys(f"/{part}" for part in parts if part))
+
+
+# Named by prometheus_client, which reads it when it is imported.
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def metrics_folder() -> str:
+    """Return where the processes of this API count together; nothing where there is one only."""
+    return os.environ.get(_METRICS_FOLDER, "")
+
+
+def share_metrics(folder: str) -> None:
+    """Let the processes that are started from now on count together."""
+    os.environ[_METRICS_FOLDER] = folder

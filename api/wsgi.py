@@ -7,4 +7,5 @@ from api.app import create_app
 from tasks import telemetry
 
 telemetry.configure()
+telemetry.adopt("gunicorn.error")
 app = create_app(runtime.build())

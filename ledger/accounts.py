@@ -150,7 +150,8 @@ def top_up(session: Session, gateway_id: UUID, amount: Decimal, reference: str) 
     """Add funds to a gateway; the same reference again returns the entry it made before.
 
     Raises:
-        InvalidAmount: The amount is not above zero, or not exact to 18 decimals.
+        InvalidAmount: The amount is not above zero, not exact to 18 decimals, or more than the
+            account can take.
         InvalidName: The reference is empty, too long or has unprintable characters.
         UnknownGateway: There is no such gateway.
         ReferenceReused: The reference was used with another amount or gateway.

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from ledger import budgets
+from ledger import budgets, names
 from ledger.accounts import balance
 from ledger.db import Base
 from ledger.errors import (
@@ -33,7 +33,6 @@ from ledger.errors import (
     OverPriceLimit,
     ReferenceReused,
 )
-from ledger.journal import checked_reference
 from ledger.limits import Limit
 from ledger.offers import Quote
 from ledger.tables import AMOUNT, Hold, Orchestrator
@@ -155,7 +154,7 @@ def facts(terms: Terms) -> dict[str, object]:
     quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
     return {
         "gateway_id": terms.gateway_id,
-        "reference": checked_reference(terms.reference),
+        "reference": names.checked("reference", terms.reference),
         "orchestrator_id": offer.orchestrator_id,
         "offer_id": offer.id,
         "pipeline": offer.capability.pipeline,

@@ -19,12 +19,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from ledger import names
 from ledger.errors import InvalidAmount, InvalidName, OverBudget, UnknownGateway
 from ledger.money import amount as exact_amount
 from ledger.tables import Budget, Gateway
 
 PERIODS = ("day", "month")
-_MAX_KEY = 200
 
 _STATUS = text("""
 SELECT v.period, v.api_key_id, v.amount, v.used, v.remaining, v.currency, v.starts
@@ -85,10 +85,8 @@ def set_budget(
 def _check(period: str, api_key_id: str | None) -> None:
     if period not in PERIODS:
         raise InvalidName(f"period: must be one of {', '.join(PERIODS)}.")
-    if api_key_id is not None and not (
-        1 <= len(api_key_id) <= _MAX_KEY and api_key_id.isprintable()
-    ):
-        raise InvalidName(f"api_key_id: must be 1 to {_MAX_KEY} printable characters.")
+    if api_key_id is not None:
+        names.checked("api_key_id", api_key_id)
 
 
 def remove_budget(

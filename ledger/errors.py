@@ -92,7 +92,9 @@ class UnknownGateway(LedgerError):
 
     def __init__(self, gateway: UUID | str) -> None:
         self.gateway = gateway
-        super().__init__(f"There is no gateway {gateway}.")
+        super().__init__(
+            f"There is no gateway {gateway}; `pixeltoll gateway list` shows those that there are."
+        )
 
 
 class UnknownOrchestrator(LedgerError):
@@ -102,7 +104,10 @@ class UnknownOrchestrator(LedgerError):
 
     def __init__(self, orchestrator: UUID | str) -> None:
         self.orchestrator = orchestrator
-        super().__init__(f"There is no orchestrator {orchestrator}.")
+        super().__init__(
+            f"There is no orchestrator {orchestrator}; `pixeltoll orchestrator list` shows those "
+            "that there are."
+        )
 
 
 class UnknownOffer(LedgerError):
@@ -128,8 +133,8 @@ class CurrencyMismatch(LedgerError):
         self.currency = currency
         self.settlement = settlement
         super().__init__(
-            f"The price is in {currency}, but this installation settles in {settlement}; "
-            f"state it in {settlement}."
+            f"This is in {currency}, but would be settled in {settlement}: state it in "
+            f"{settlement}, or set PIXELTOLL_SETTLEMENT_CURRENCY to what the books are in."
         )
 
 
@@ -311,7 +316,9 @@ class UnknownCharge(LedgerError):
 
     def __init__(self, hold_id: UUID) -> None:
         self.hold_id = hold_id
-        super().__init__(f"Nothing was charged for hold {hold_id}.")
+        super().__init__(
+            f"Nothing was charged for hold {hold_id}, so there is nothing to give back."
+        )
 
 
 class UnknownPayout(LedgerError):
@@ -321,7 +328,9 @@ class UnknownPayout(LedgerError):
 
     def __init__(self, reference: str) -> None:
         self.reference = reference
-        super().__init__(f"There is no payout {reference}.")
+        super().__init__(
+            f"There is no payout {reference}; `pixeltoll payout list` shows those that there are."
+        )
 
 
 class NothingOwed(LedgerError):

@@ -76,6 +76,7 @@ class FileFeed:
             observed_at = datetime.fromisoformat(seen) if seen else changed
             if observed_at.tzinfo is None:
                 raise FeedError(f"{where}: observed_at must say its time zone")
+            observed_at = observed_at.astimezone(UTC)
             source = item.get("source") or self._path.name
             rate = item["rate"]
             exact = rate if isinstance(rate, str | Decimal) else Decimal(rate)

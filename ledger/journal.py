@@ -7,20 +7,23 @@ gateways' balances, and refuses every later change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
+from psycopg.errors import NumericValueOutOfRange
 from sqlalchemy import select, text
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
-from ledger.errors import InvalidName, ReferenceReused
+from ledger import names
+from ledger.errors import InvalidAmount, ReferenceReused
 from ledger.tables import Entry, Posting
 
 # The kinds of entry that a caller names by a reference.
 Named: TypeAlias = Literal["top_up", "refund"]
 
-_MAX_REFERENCE = 200
 # The books keep the references of each kind apart, and nobody else sees how.
 _PREFIXES: Mapping[str, str] = {"top_up": "top-up:", "refund": "refund:"}
 
@@ -40,29 +43,33 @@ SELECT * FROM entry
 """)
 
 
-def checked_reference(reference: str) -> str:
-    """Return a caller's reference when it can be kept.
-
-    Raises:
-        InvalidName: It is not 1 to 200 printable characters.
-    """
-    if not (1 <= len(reference) <= _MAX_REFERENCE and reference.isprintable()):
-        raise InvalidName(f"reference: must be 1 to {_MAX_REFERENCE} printable characters.")
-    return reference
-
-
 def kept_reference(kind: Named, reference: str) -> str:
     """Return how the books keep a caller's reference of a kind of entry.
 
     Raises:
         InvalidName: It is not 1 to 200 printable characters.
     """
-    return f"{_PREFIXES[kind]}{checked_reference(reference)}"
+    return f"{_PREFIXES[kind]}{names.checked('reference', reference)}"
 
 
 def given_reference(entry: Entry) -> str:
     """Return the reference of an entry as its caller gave it."""
     return (entry.reference or "").removeprefix(_PREFIXES.get(entry.kind, ""))
+
+
+@contextlib.contextmanager
+def within_range() -> Iterator[None]:
+    """Name the amount where the database finds that a balance would outgrow its account.
+
+    Raises:
+        InvalidAmount: It would. The transaction cannot go on.
+    """
+    try:
+        yield
+    except DataError as error:
+        if isinstance(error.orig, NumericValueOutOfRange):
+            raise InvalidAmount("amount", "is more than the account can still take") from error
+        raise
 
 
 def post(
@@ -74,21 +81,23 @@ def post(
 
     Raises:
         InvalidName: The reference is not 1 to 200 printable characters.
+        InvalidAmount: A balance would outgrow its account. The transaction cannot go on.
         ReferenceReused: The reference belongs to an entry with other facts.
         sqlalchemy.exc.IntegrityError: The lines do not balance, are not what the kind of entry
             posts, or would take a gateway's balance below zero.
     """
     kept = kept_reference(kind, reference)
-    entry: Entry | None = session.scalars(
-        select(Entry).from_statement(_POST),
-        {
-            "kind": kind,
-            "reference": kept,
-            "currency": currency,
-            "accounts": list(lines.keys()),
-            "amounts": list(lines.values()),
-        },
-    ).one_or_none()
+    values = {
+        "kind": kind,
+        "reference": kept,
+        "currency": currency,
+        "accounts": list(lines.keys()),
+        "amounts": list(lines.values()),
+    }
+    with within_range():
+        entry: Entry | None = session.scalars(
+            select(Entry).from_statement(_POST), values
+        ).one_or_none()
     if entry is not None:
         return entry
     # The statement waited for whoever wrote the reference first, so the entry can be seen now.

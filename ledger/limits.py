@@ -14,6 +14,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from ledger import names
 from ledger.errors import CurrencyMismatch, InvalidName, UnknownGateway
 from ledger.money import UnitPrice
 from ledger.offers import Capability
@@ -73,7 +74,8 @@ def replace_limits(
 
     Raises:
         UnknownGateway: There is no such gateway.
-        InvalidName: Two limits are for the same scope, or one names a model without a pipeline.
+        InvalidName: Two limits are for the same scope, or one names a model without a pipeline, or
+            by a text that is no name.
         CurrencyMismatch: The gateway's accounts are not in the settlement currency.
     """
     if len({(limit.pipeline, limit.model_id) for limit in limits}) < len(limits):
@@ -94,11 +96,14 @@ def set_limit(
 
     Raises:
         UnknownGateway: There is no such gateway.
-        InvalidName: The limit names a model without a pipeline.
+        InvalidName: The limit names a model without a pipeline, or by a text that is no name.
         CurrencyMismatch: The gateway's accounts are not in the settlement currency.
     """
     if limit.model_id is not None and limit.pipeline is None:
         raise InvalidName("pipeline: is needed where a model_id is given.")
+    for field, name in (("pipeline", limit.pipeline), ("model_id", limit.model_id)):
+        if name is not None:
+            names.checked(field, name)
     _lock_gateway(session, gateway_id, settlement_currency)
     stated = limit.price and limit.price.stated
     price = {

@@ -12,7 +12,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from ledger.errors import InvalidAmount, InvalidFile
+from ledger import names
+from ledger.errors import InvalidAmount, InvalidFile, InvalidName
 from ledger.limits import Limit
 from ledger.located import Located, Number, read
 from ledger.money import UnitPrice, unit_price
@@ -20,7 +21,6 @@ from ledger.offers import MAX_CAPACITY, Capability
 
 DEFAULT = "default"  # every model of a pipeline, or every gateway
 _CURRENCIES = {"": "wei", "wei": "wei", "eth": "ETH", "usd": "USD"}  # in whatever case
-_NAME_MAX = 200
 
 _PRICE = re.compile(
     r"\s*(?P<number>[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)\s*(?P<currency>[A-Za-z]*)\s*"
@@ -214,11 +214,11 @@ class _Entries:
 
     def name(self, entry: Located, fields: Mapping[str, Located], name: str) -> str:
         text = self.text(fields, name)
-        if not (1 <= len(text) <= _NAME_MAX and text.isprintable()):
+        try:
+            return names.checked(name, text)
+        except InvalidName as error:
             line = fields.get(name, entry).line
-            reason = f"{name}: must be 1 to {_NAME_MAX} printable characters"
-            raise InvalidFile(self.file, line, reason)
-        return text
+            raise InvalidFile(self.file, line, str(error).rstrip(".")) from error
 
     def warm(self, fields: Mapping[str, Located]) -> bool:
         item = fields.get("warm", Located(value=False, line=0))

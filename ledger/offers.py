@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
+from ledger import names
 from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownOffer, UnknownOrchestrator
 from ledger.money import UnitPrice, charge
 from ledger.rates import Rates
@@ -87,11 +88,14 @@ def publish(
     It supersedes what is offered then. Offers that are planned for later stay planned.
 
     Raises:
+        InvalidName: Pipeline or model_id is empty, too long or has unprintable characters.
         InvalidAmount: The capacity is not a number of workers, or the offer would begin in the
             past.
         UnknownOrchestrator: There is no such orchestrator.
         CurrencyMismatch: The orchestrator is paid in another currency than the settlement currency.
     """
+    for field, name in vars(capability).items():
+        names.checked(field, name)
     if not 1 <= capacity <= MAX_CAPACITY:
         raise InvalidAmount("capacity", f"must be from 1 to {MAX_CAPACITY} workers")
     paid_in, now = _lock(session, orchestrator_id)

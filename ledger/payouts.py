@@ -17,10 +17,9 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from ledger import sheets
+from ledger import names, sheets
 from ledger.accounts import platform_account
 from ledger.errors import NothingOwed, ReferenceReused, UnknownPayout
-from ledger.journal import checked_reference
 from ledger.money import known_currency
 from ledger.tables import Account, PayoutBatch
 
@@ -129,7 +128,13 @@ class Batch:
 def owed(
     session: Session, currency: str | None = None, only: Collection[UUID] | None = None
 ) -> list[Owed]:
-    """Return who is owed something, and how much, by name; `only` narrows the orchestrators."""
+    """Return who is owed something, and how much, by name; `only` narrows the orchestrators.
+
+    Raises:
+        InvalidAmount: The currency is unknown.
+    """
+    if currency is not None:
+        known_currency(currency)
     rows = session.execute(
         _OWED, {"currency": currency, "only": None if only is None else list(only)}
     )
@@ -149,7 +154,7 @@ def create(
         NothingOwed: There is nothing to pay.
         ReferenceReused: The reference was used with another currency.
     """
-    name = checked_reference(reference)
+    name = names.checked("reference", reference)
     known_currency(currency)
     # Two that pay the same orchestrators take turns, and the second sees what the first has paid.
     session.execute(

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
 from sqlalchemy import Interval, func, select, text, type_coerce
 from sqlalchemy.orm import Session
 
-from ledger.errors import InvalidAmount, InvalidName, NoRate, RateError, StaleRate
+from ledger import names
+from ledger.errors import InvalidAmount, NoRate, RateError, StaleRate
 from ledger.money import UnitPrice, known_currency
 from ledger.money import amount as exact_amount
 from ledger.tables import ExchangeRate
 
-_MAX_SOURCE = 200
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _ONE = Decimal(1)
 
@@ -128,10 +128,9 @@ def set_rate(
     exact = exact_amount(rate, field="rate")
     if exact <= 0:
         raise InvalidAmount("rate", "must be greater than zero")
-    if not (1 <= len(source) <= _MAX_SOURCE and source.isprintable()):
-        raise InvalidName(f"source: must be 1 to {_MAX_SOURCE} printable characters.")
+    names.checked("source", source)
     now = session.scalars(select(func.now())).one()
-    seen = now if observed_at is None else observed_at.astimezone(UTC)
+    seen = now if observed_at is None else observed_at
     if seen > now + _CLOCKS_DIFFER:
         raise InvalidAmount("observed_at", "must not be in the future")
     row = ExchangeRate(

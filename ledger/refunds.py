@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ledger.errors import InvalidAmount, ReferenceReused, UnknownCharge
-from ledger.journal import given_reference, kept_reference
+from ledger.journal import given_reference, kept_reference, within_range
 from ledger.money import EXACT, plain, split_refund
 from ledger.money import amount as exact_amount
 from ledger.tables import Account, Charge, Entry, Refund
@@ -74,7 +74,7 @@ def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> 
 
     Raises:
         InvalidAmount: The amount is not above zero, not exact to 18 decimals, or above what is left
-            of the charge.
+            of the charge, or than the gateway's account can take.
         InvalidName: The reference is empty, too long or has unprintable characters.
         UnknownCharge: Nothing was charged for the hold.
         ReferenceReused: The reference was used with another amount or charge.
@@ -92,19 +92,20 @@ def refund(session: Session, hold_id: UUID, amount: Decimal, reference: str) -> 
         raise InvalidAmount("amount", f"must be at most the {plain(left)} left of the charge")
     _hold_off_payouts(session, charge.orchestrator_id)
     fee, payment = split_refund(charge.amount, charge.platform_fee, charge.refunded, exact)
-    entry: Entry | None = session.scalars(
-        select(Entry).from_statement(_REFUND),
-        {
-            "reference": name,
-            "currency": charge.currency,
-            "hold_id": hold_id,
-            "gateway_id": charge.gateway_id,
-            "orchestrator_id": charge.orchestrator_id,
-            "amount": exact,
-            "fee": fee,
-            "payment": payment,
-        },
-    ).one_or_none()
+    values = {
+        "reference": name,
+        "currency": charge.currency,
+        "hold_id": hold_id,
+        "gateway_id": charge.gateway_id,
+        "orchestrator_id": charge.orchestrator_id,
+        "amount": exact,
+        "fee": fee,
+        "payment": payment,
+    }
+    with within_range():
+        entry: Entry | None = session.scalars(
+            select(Entry).from_statement(_REFUND), values
+        ).one_or_none()
     if entry is None:
         # Whoever wrote it in between refunded another charge: this one is locked.
         raise ReferenceReused(reference)

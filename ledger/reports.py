@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
+from ledger import names
 from ledger.errors import UnknownGateway
 
 
@@ -85,12 +86,16 @@ def rows(
 
     Raises:
         KeyError: There is no such report, or it is not narrowed by such a column.
+        InvalidName: A value is a text that nothing can be called.
     """
     found = REPORTS[report]
     values = dict(where or {})
     unknown = sorted(values.keys() - set(found.filters))
     if unknown:
         raise KeyError(unknown[0])
+    for narrowed, text_or_day in values.items():
+        if isinstance(text_or_day, str):
+            names.checked(narrowed, text_or_day)
     wanted = [f"{column} = :{column}" for column in values]
     for name, column, sign, value in (
         ("since", found.day, ">=", since),

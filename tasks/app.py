@@ -27,6 +27,9 @@ def make_celery(settings: TaskSettings) -> Celery:
         # A job that is running may finish and be paid while the broker is away.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=True,
+        # The process has said how it logs.
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_send_task_events=True,
         task_send_sent_event=True,
         task_publish_retry=False,

@@ -17,8 +17,11 @@ _log = telemetry.get_logger()
 _EXPECTED = (SQLAlchemyError, StorageError, LedgerError)
 
 
-def attempt(chore: Callable[[], None]) -> None:
-    """Do a chore; one that fails is logged, stops no other, and is tried again next time."""
+def attempt(chore: Callable[[], None]) -> bool:
+    """Do a chore; one that fails is logged, stops no other, and is tried again next time.
+
+    Returns whether it was done.
+    """
     try:
         chore()
     except Exception as error:  # noqa: BLE001  the others must go on
@@ -28,6 +31,8 @@ def attempt(chore: Callable[[], None]) -> None:
             error=telemetry.brief(error),
             exc_info=not isinstance(error, _EXPECTED),
         )
+        return False
+    return True
 
 
 def repeat(chore: Callable[[], None], every_s: float, stopping: threading.Event) -> None:

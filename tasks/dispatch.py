@@ -88,6 +88,6 @@ def send(app: Celery, bells: Sequence[Bell]) -> None:
                 args=[str(bell.job_id)],
                 queue=bell.queue,
                 producer=producer,
-                argsrepr=f"({bell.job_id}, {bell.model_id})",
-                kwargsrepr="{}",
+                argsrepr=f"({bell.job_id})",
+                kwargsrepr=f"({bell.model_id})",
             )

@@ -191,7 +191,10 @@ class UnknownOrchestratorKey(TasksError):
 
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
-        super().__init__(f"This orchestrator has no key {key_id!r}.")
+        super().__init__(
+            f"This orchestrator has no key {key_id!r}; `pixeltoll orchestrator key list` shows "
+            "those that it has."
+        )
 
 
 class JobNotFound(TasksError):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
@@ -18,7 +19,7 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from tasks import claims, failures, sweeps, telemetry
+from tasks import claims, failures, metrics, sweeps, telemetry
 from tasks.batching import Backlog, choose_queue, chunks
 from tasks.catalog import ModelSpec
 from tasks.engine.protocol import Batch, ImageTask
@@ -105,6 +106,7 @@ class Runner:
             _log.warning("claim_failed", error=telemetry.brief(error))
             return []
         run.leases.hold(claimed, asked_at)
+        metrics.note_claimed(claimed)
         return claimed
 
     def _claim_first(self, session: Session, ready: Sequence[Backlog]) -> list[Job]:
@@ -182,7 +184,10 @@ class Runner:
                     raise
                 if len(chunk) > 1 and failures.is_of_one_picture(error):
                     size = -(-len(chunk) // 2)
-                    _log.warning("batch_halved", model_id=spec.model_id, images=len(chunk))
+                    jobs = [telemetry.of(job) for job in batch]
+                    _log.warning(
+                        "batch_halved", model_id=spec.model_id, images=len(chunk), jobs=jobs
+                    )
                     continue
                 for slot in chunk:
                     made[slot.job.id].failed = error
@@ -197,7 +202,8 @@ class Runner:
         is_switch = spec.model_id not in engine.loaded
         if is_switch:
             self._run.leases.note(batch, 0, 0, "loading")
-        engine.load(spec, batch[0].pipeline)
+        with metrics.timed("load", spec.model_id) if is_switch else nullcontext():
+            engine.load(spec, batch[0].pipeline)
         if is_switch:
             self._switched_at = time.monotonic()
         self._run.leases.note(batch, 0, 0)
@@ -217,7 +223,9 @@ class Runner:
             return not all(self._is_lost(slot.job) for slot in chunk)
 
         began_at = time.monotonic()
-        pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
+        metrics.BATCH_FILL.labels(spec.model_id).observe(len(chunk) / spec.max_batch)
+        with metrics.timed("denoise", spec.model_id):
+            pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
         units = sum(slot.job.units // slot.job.num_images for slot in chunk)
         self._run.speeds.note(chunk[0].job.queue, units, time.monotonic() - began_at)
         if len(pictures) != len(chunk):

@@ -18,11 +18,14 @@ from tasks import registration, sweeps, telemetry, workers
 from tasks.batching import Backlog
 from tasks.errors import NotRegistered
 from tasks.generate import Runner
+from tasks.probe import Pulse
 from tasks.runtime import Runtime
 from tasks.watchdog import STALLED, Watchdog
 
 _log = telemetry.get_logger()
 _TICK_S = 0.25
+# So many heartbeats that nobody heard, and the worker says that it is not healthy.
+_MISSED_BEATS = 6
 # sysexits.h EX_NOPERM: a restart does not help.
 NOT_REGISTERED = 77
 
@@ -37,6 +40,7 @@ class Keeper:
         # A stall is seen at a heartbeat, so there are some within the time that it takes.
         stall_s = min(runtime.settings.worker_stall_s, runtime.settings.batch_stall_s)
         self._beat_s = min(workers.HEARTBEAT_S, stall_s / 2)
+        self.pulse = Pulse(_MISSED_BEATS * self._beat_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._watchdog = Watchdog("keeper", runtime.settings.worker_stall_s)
@@ -83,6 +87,7 @@ class Keeper:
                 run.speeds.known(),
             )
             waiting = sweeps.backlogs(session, run.queues)
+        self.pulse.beat()
         why = self._why_stalled(waiting)
         if why is not None:
             _log.error("worker_stalled", worker_id=run.worker_id, why=why)

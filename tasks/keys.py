@@ -19,10 +19,11 @@ from dataclasses import dataclass
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_CHARS = string.digits + string.ascii_lowercase
 _ID_LENGTH = 12
+_ID = f"[{_ID_CHARS}]{{{_ID_LENGTH}}}"
 _SECRET_CHARS = 43  # 256 bits
 _CHECKSUM_CHARS = 6  # 32 bits
 _KEY = re.compile(
-    rf"([a-z]+)_([0-9a-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_CHARS}}})([0-9A-Za-z]{{{_CHECKSUM_CHARS}}})",
+    rf"([a-z]+)_({_ID})_([0-9A-Za-z]{{{_SECRET_CHARS}}})([0-9A-Za-z]{{{_CHECKSUM_CHARS}}})",
     re.ASCII,
 )
 # Compared with when there is no such key, so that an answer takes the same time.
@@ -54,6 +55,11 @@ def make() -> Key:
     """Return a new key."""
     key_id = "".join(secrets.choice(_ID_CHARS) for _ in range(_ID_LENGTH))
     return Key(key_id, _base62(int.from_bytes(secrets.token_bytes(32)), _SECRET_CHARS))
+
+
+def can_be(key_id: str) -> bool:
+    """Tell whether a key can have this id: PostgreSQL refuses to compare some texts at all."""
+    return re.fullmatch(_ID, key_id) is not None
 
 
 def read(prefix: str, key: str) -> Key | None:

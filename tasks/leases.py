@@ -29,6 +29,7 @@ _RENEWALS = 3
 @dataclass
 class _Claim:
     attempt: int
+    gateway_id: UUID
     # When the lease ends by this process's clock, which is never later than by the database's: it
     # is counted from before the database was asked.
     until: float
@@ -65,7 +66,10 @@ class Leases:
         with self._lock:
             self._moved_at = time.monotonic()
             self._claims.update(
-                {job.id: _Claim(job.attempt, asked_at + self._lease_s) for job in claimed}
+                {
+                    job.id: _Claim(job.attempt, job.gateway_id, asked_at + self._lease_s)
+                    for job in claimed
+                }
             )
 
     def drop(self, claimed: Iterable[Job]) -> None:
@@ -141,4 +145,9 @@ class Leases:
 def _lose(job_id: UUID, claim: _Claim) -> None:
     if not claim.lost:
         claim.lost = True
-        _log.info("claim_gone", job_id=str(job_id), attempt=claim.attempt)
+        _log.info(
+            "claim_gone",
+            job_id=str(job_id),
+            gateway_id=str(claim.gateway_id),
+            attempt=claim.attempt,
+        )

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from ledger import names
 from ledger.tables import Orchestrator
 from tasks import keys
 from tasks.errors import NotRegistered, UnknownOrchestratorKey
@@ -20,10 +21,17 @@ _PREFIX = "po"
 
 
 def create_key(session: Session, orchestrator_id: UUID, name: str) -> tuple[OrchestratorKey, str]:
-    """Make a key; returns its row, and the key itself, which cannot be had again."""
+    """Make a key; returns its row, and the key itself, which cannot be had again.
+
+    Raises:
+        InvalidName: The name is empty, too long or has unprintable characters.
+    """
     key = keys.make()
     row = OrchestratorKey(
-        id=key.id, orchestrator_id=orchestrator_id, name=name, secret_hash=key.secret_hash
+        id=key.id,
+        orchestrator_id=orchestrator_id,
+        name=names.checked("name", name),
+        secret_hash=key.secret_hash,
     )
     session.add(row)
     session.flush()
@@ -43,6 +51,8 @@ def revoke_key(session: Session, orchestrator_id: UUID, key_id: str) -> Orchestr
     Raises:
         UnknownOrchestratorKey: The orchestrator has no such key.
     """
+    if not keys.can_be(key_id):
+        raise UnknownOrchestratorKey(key_id)
     row: OrchestratorKey | None = session.scalar(
         update(OrchestratorKey)
         .where(OrchestratorKey.id == key_id, OrchestratorKey.orchestrator_id == orchestrator_id)

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import func as sql
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, sessionmaker
 
 from ledger import offers
-from ledger.errors import LedgerError, OverBudget, RateError
+from ledger.errors import InvalidAmount, LedgerError, OverBudget, RateError
 from ledger.limits import Limit
 from ledger.offers import Capability, Quote
 from ledger.reassign import reassign
-from ledger.tables import Hold
 from tasks import market, routing, telemetry
 from tasks.errors import NoOffer
 from tasks.jobs import Bell
@@ -130,7 +131,7 @@ class Rerouter:
                 return None if job is None else self._move_locked(session, job, markets)
         except OverBudget as error:
             _log.info("job_stays", job_id=str(job_id), why=str(error))
-        except LedgerError as error:
+        except (LedgerError, IntegrityError) as error:
             # What the books refuse to one job must not keep the others.
             _log.exception("job_cannot_be_rerouted", job_id=str(job_id), error=str(error))
         return None
@@ -160,7 +161,7 @@ class Rerouter:
             )
         )
         markets[job.gateway_id] = _with_more(found, best, job.units)
-        _log.warning("job_rerouted", job_id=str(job.id), queue=to)
+        _log.warning("job_rerouted", **telemetry.of(job), queue=to)
         return Bell(job.id, to, job.model_id)
 
     def _look(self, session: Session, job: Job) -> Market | None:
@@ -188,16 +189,16 @@ def _best(found: Market, job: Job, weights: Weights) -> tuple[Candidate, Quote] 
     live = [one for one in found.candidates if one.live]
     if any(one.offer.orchestrator_id == job.orchestrator_id for one in live):
         return None
-    quotes = {one.offer.id: offers.quote(one.offer, job.units, found.rates) for one in live}
-    within = [one for one in live if _is_within(quotes[one.offer.id], job.hold)]
+    within = {}
+    for one in live:
+        with suppress(InvalidAmount):  # an offer by which this costs more than any amount
+            quote = offers.quote(one.offer, job.units, found.rates)
+            if quote.currency == job.hold.currency and quote.amount <= job.hold.amount:
+                within[one] = quote
     limit = Limit(job.pipeline, job.model_id, job.hold.limit_price)
     lot = random.random()  # noqa: S311  nobody gains by guessing it
     best = routing.choose(within, limit, found.rates, weights, lot=lot)
-    return None if best is None else (best, quotes[best.offer.id])
-
-
-def _is_within(quote: Quote, hold: Hold) -> bool:
-    return quote.currency == hold.currency and quote.amount <= hold.amount
+    return None if best is None else (best, within[best])
 
 
 def _with_more(found: Market, chosen: Candidate, units: int) -> Market:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
+from prometheus_client import REGISTRY
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import db
@@ -24,8 +25,10 @@ from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.delivery import Courier, Render
 from tasks.dispatch import Ringer
+from tasks.gauges import DatabaseCollector
 from tasks.outbound import Outbound
 from tasks.places import Rules
+from tasks.probe import Pulse, listen
 from tasks.rerouting import Rerouter
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
@@ -39,6 +42,8 @@ _BOOKS_S = 60.0
 _FORGET_S = 600.0
 # Messages on their way at the same time.
 _COURIERS = 8
+# A scheduler whose chores all fail for this long says that it is not healthy: jobs depend on them.
+_UNHEALTHY_S = 30.0
 
 
 class Sweeper:
@@ -61,10 +66,11 @@ class Sweeper:
         self._ring = ring
         self._settings = settings
 
-    def sweep(self) -> None:
-        """Do every chore of the jobs once."""
-        for chore in (self.reclaim, self.expire, self.remind, self.reroute, self.forget_workers):
-            chores.attempt(chore)
+    def sweep(self) -> bool:
+        """Do every chore of the jobs once; tells whether all of them were done."""
+        every = (self.reclaim, self.expire, self.remind, self.reroute, self.forget_workers)
+        done = [chores.attempt(chore) for chore in every]
+        return all(done)
 
     def tidy(self) -> None:
         """Do the chores of the object store, for which no job should have to wait."""
@@ -150,12 +156,16 @@ def run(render: Render) -> None:
         signal.signal(number, lambda *_: stopping.set())
     watchdog = Watchdog("scheduler", _STUCK_S)
     watchdog.start()
+    pulse = Pulse(_UNHEALTHY_S + settings.sweep_interval_s)
+    if listen(settings, pulse):
+        REGISTRY.register(DatabaseCollector(sessions))
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
     _tell(sessions, render, settings, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
-        sweeper.sweep()
+        if sweeper.sweep():
+            pulse.beat()
         watchdog.pat()
 
 

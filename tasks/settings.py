@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.errors import NotRegistered
 from tasks.routing import DEFAULT_WEIGHTS, Weights
 from tasks.workers import REMEMBERED_S
 
@@ -65,6 +66,24 @@ class TaskSettings(BaseSettings):
         SecretStr(""),
         validation_alias="PIXELTOLL_ORCHESTRATOR_KEY",
         description="A worker's key, which says whose offers it serves. Only workers need one.",
+    )
+    orchestrator_key_file: Path | None = Field(
+        None,
+        validation_alias="PIXELTOLL_ORCHESTRATOR_KEY_FILE",
+        description="A file that holds that key, where the variable above does not.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        validation_alias="PIXELTOLL_METRICS_HOST",
+        description="Address on which a worker or scheduler answers `/metrics` and `/healthz`. "
+        "They ask for no key: keep them inside.",
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        validation_alias="PIXELTOLL_METRICS_PORT",
+        description="Port of these; 0 means that they are not answered. The API has its own.",
     )
     route_cold_s: float = Field(
         DEFAULT_WEIGHTS.cold_s,
@@ -244,6 +263,23 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_SNS_ENDPOINT",
         description="Where SNS is; empty means AWS itself.",
     )
+
+    def with_key(self) -> TaskSettings:
+        """Return these settings with the orchestrator's key that its file holds, if one is named.
+
+        Raises:
+            NotRegistered: The file cannot be read.
+        """
+        if self.orchestrator_key.get_secret_value() or self.orchestrator_key_file is None:
+            return self
+        try:
+            key = self.orchestrator_key_file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotRegistered(
+                f"PIXELTOLL_ORCHESTRATOR_KEY_FILE: {self.orchestrator_key_file} cannot be read "
+                f"({type(error).__name__}). Write a key of the orchestrator into it."
+            ) from error
+        return self.model_copy(update={"orchestrator_key": SecretStr(key)})
 
     @property
     def weights(self) -> Weights:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from tasks import claims, failures, policies, telemetry
+from tasks import claims, failures, metrics, policies, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
 from tasks.errors import Interrupted, TasksError, Unchecked, Withheld
@@ -202,12 +202,14 @@ class Settler:
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
-        data = encode_png(picture, seed=seed, model_id=job.model_id, job_id=str(job.id))
+        with metrics.timed("encode", job.model_id):
+            data = encode_png(picture, seed=seed, model_id=job.model_id, job_id=str(job.id))
         # The name cannot be guessed, so a link to it is the permission to see it; the attempt in
         # the key keeps a worker that lost its claim from overwriting the winner's picture.
         name = f"{index}-{secrets.token_hex(12)}.png"
         key = f"outputs/{job.id}/{job.attempt}/{name}"
-        self._run.store.put(key, data, "image/png")
+        with metrics.timed("upload", job.model_id):
+            self._run.store.put(key, data, "image/png")
         self._run.leases.touch()
         return NewOutput(
             index=index,
@@ -227,18 +229,20 @@ class Settler:
         if not stored:
             return set()
         try:
-            settled = self._settle(stored)
+            with metrics.timed("settle", stored[0].job.model_id):
+                settled = self._settle(stored)
         except Exception as error:  # noqa: BLE001  as in _try
             if len(stored) > 1:
                 return {job_id for one in stored for job_id in self._settle_all([one])}
             self.give_up(stored[0].job, error)
             return set()
         for one in stored:
+            if one.job.id in settled:
+                metrics.note_captured(one.job, len(one.outputs))
             event = "job_succeeded" if one.job.id in settled else "claim_gone"
             _log.info(
                 event,
-                job_id=str(one.job.id),
-                attempt=one.job.attempt,
+                **telemetry.of(one.job),
                 pictures=len(one.outputs),
                 asked=one.job.num_images,
             )
@@ -269,7 +273,10 @@ class Settler:
                 with self._run.sessions.begin() as session:
                     return what(session)
             except _PASSING as error:
-                _log.warning("settlement_failed", tried=tried, error=telemetry.brief(error))
+                jobs = [telemetry.of(job) for job in batch]
+                _log.warning(
+                    "settlement_failed", tried=tried, error=telemetry.brief(error), jobs=jobs
+                )
                 if tried == _SETTLE_TRIES or all(map(self._is_lost, batch)):
                     raise
                 time.sleep(min(_SETTLE_WAIT_S, 0.1 * 2**tried))
@@ -283,8 +290,7 @@ class Settler:
             self._failed_since_success.add(job.id)
         _log.warning(
             "job_waits_to_run_again" if again else "job_failed",
-            job_id=str(job.id),
-            attempt=job.attempt,
+            **telemetry.of(job),
             code=code,
             error=message,
             exc_info=None if isinstance(error, TasksError) else error,
@@ -298,8 +304,10 @@ class Settler:
                     current = claims.fail(session, job.id, job.attempt, code, message)
                 if not current:
                     claims.leave_to_sweep(session, [job.id])
+            if current:
+                metrics.WORKER_JOBS.labels("requeued" if again else "failed", job.model_id).inc()
         except Exception as gone:  # noqa: BLE001  the lease ends, and the job runs again
-            _log.warning("settlement_failed", job_id=str(job.id), error=telemetry.brief(gone))
+            _log.warning("settlement_failed", **telemetry.of(job), error=telemetry.brief(gone))
         self._run.leases.drop([job])
 
     def _is_lost(self, job: Job) -> bool:

@@ -78,7 +78,7 @@ def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]],
     except (LedgerError, IntegrityError) as error:
         if len(found) > 1:
             return sum(_each(session, [job], act) for job in found)
-        _log.exception("job_cannot_be_ended", job_id=str(found[0].id), error=str(error))
+        _log.exception("job_cannot_be_ended", **telemetry.of(found[0]), error=str(error))
         return 0
     return len(found)
 

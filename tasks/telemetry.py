@@ -1,35 +1,107 @@
-"""Structured logs for every process: facts as fields. Never a prompt, a key or a picture."""
+"""Structured logs for every process: facts as fields. Never a prompt, a key or a picture.
+
+Owns how lines are written, ours and those of libraries, and what may not be in one. What is worth a
+line is said where it happens; `of` has what every line about a job says.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+if TYPE_CHECKING:
+    # Only then: who logs need not load the tables.
+    from tasks.tables import Job
 
 _BRIEF = 300
+# Fields that are somebody's own, whatever is in them.
+_PRIVATE = frozenset(
+    {
+        "prompt",
+        "negative_prompt",
+        "params",
+        "image",
+        "images",
+        "picture",
+        "body",
+        "authorization",
+        "api_key",
+        "admin_key",
+        "orchestrator_key",
+        "password",
+        "secret",
+    }
+)
+_HIDDEN = "(not logged)"
+# A key of ours up to its public id, which says whose it is; and a password in a URL.
+_KEY = re.compile(r"\b(p[xo]_[A-Za-z0-9]+_)[A-Za-z0-9_-]+")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Write log lines to standard error: coloured on a terminal, JSON otherwise."""
-    render = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
+    """Write log lines to standard error: coloured on a terminal, JSON otherwise.
+
+    What libraries log is written alike, from warnings on.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render = _renderer()
+    last: list[Processor] = [structlog.processors.format_exc_info, keep_private, render]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            render,
-        ],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.captureWarnings(capture=True)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.WARNING))
+
+
+def adopt(name: str) -> None:
+    """Let a library that writes its log by itself write it as all others do."""
+    theirs = logging.getLogger(name)
+    theirs.handlers = []
+    theirs.propagate = True
+
+
+def _renderer() -> Processor:
+    if sys.stderr.isatty():
+        return structlog.dev.ConsoleRenderer()
+    return structlog.processors.JSONRenderer(default=str)
+
+
+def keep_private(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take out of a line what is somebody's own, should it ever have got there."""
+    for name, value in event.items():
+        if name in _PRIVATE:
+            event[name] = _HIDDEN
+        elif isinstance(value, str):
+            event[name] = _PASSWORD.sub(r"\1***@", _KEY.sub(r"\1***", value))
+    return event
+
+
+def of(job: Job) -> Mapping[str, object]:
+    """Return what every line about a job says: which it is, whose, and which attempt at it."""
+    return {"job_id": str(job.id), "gateway_id": str(job.gateway_id), "attempt": job.attempt}
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:

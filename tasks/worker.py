@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from celery import Celery, bootsteps, signals
 from celery.exceptions import WorkerShutdown
+from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,8 +27,10 @@ from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
 from tasks.errors import NoOffer, TasksError
 from tasks.generate import Runner
+from tasks.inventory import EngineCollector
 from tasks.keeper import Keeper
 from tasks.leases import Leases
+from tasks.probe import listen
 from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
 from tasks.speeds import Speeds
@@ -46,7 +49,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
         SystemExit: The worker should be restarted.
     """
     telemetry.configure()
-    settings = TaskSettings()
+    settings = TaskSettings().with_key()
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
     with sessions.begin() as session:
         key = settings.orchestrator_key.get_secret_value()
@@ -69,6 +72,8 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     # Before the first heartbeat: who cannot take a job yet should not be sent any.
     warm_up(runtime.engine, runtime.catalog, served)
     keeper.start()
+    if listen(settings, keeper.pulse):
+        REGISTRY.register(EngineCollector(runtime.engine))
     status = _consume(make_celery(settings), runtime, runner)
     try:
         keeper.stop()

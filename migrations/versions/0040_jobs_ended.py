@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0040_jobs_ended"
-down_revision = "0036_sure_plans"
+down_revision = "0037_own_functions"
 branch_labels = None
 depends_on = None
 
@@ -22,6 +22,8 @@ def upgrade() -> None:
             WHEN (NEW.state NOT IN ('queued', 'running') AND OLD.state <> NEW.state)
             EXECUTE FUNCTION jobs_notify_ended()
     """)
+    # Firing a trigger needs no right, and nobody else has a use for it.
+    op.execute("REVOKE EXECUTE ON FUNCTION jobs_notify_ended() FROM PUBLIC")
 
 
 def downgrade() -> None:

@@ -80,6 +80,8 @@ END $$;
 CREATE TRIGGER tell_ended AFTER UPDATE OF state ON jobs FOR EACH ROW
     WHEN (OLD.state IN ('queued', 'running') AND NEW.state NOT IN ('queued', 'running'))
     EXECUTE FUNCTION jobs_tell_ended();
+-- Firing a trigger needs no right, and nobody else has a use for it.
+REVOKE EXECUTE ON FUNCTION jobs_tell_ended() FROM PUBLIC;
 """
 
 

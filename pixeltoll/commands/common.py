@@ -39,9 +39,11 @@ Pipeline = Annotated[str | None, typer.Option(help="For this pipeline only.")]
 Model = Annotated[str | None, typer.Option(help="For this model only; needs --pipeline.")]
 How = Annotated[Format, typer.Option("--format", help="How to write it.")]
 Output = Annotated[Path, typer.Option(help="Write it to this file; - for standard output.")]
-Limit = Annotated[int, typer.Option(help="How many rows at most.", min=1)]
+Limit = Annotated[int, typer.Option(help="How many rows at most.", min=1, max=10**9)]
 # So that -1 is a number, which is refused by its field's name, and not an option that nobody knows.
 SIGNED = {"ignore_unknown_options": True}
+# No books are older, and a calendar goes on after the last one.
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(9998, 12, 31)
 PRICE_COLUMNS = ("price_per_unit", "pixels_per_unit", "currency")
 
 
@@ -95,7 +97,7 @@ def moment(text: str, field: str) -> datetime:
     Raises:
         BadArgument: It is none, or does not say its time zone; names the field.
     """
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):  # year 1 east of Greenwich
         read = datetime.fromisoformat(text)
         if read.tzinfo is not None:
             return read.astimezone(UTC)
@@ -107,10 +109,11 @@ def day(text: str, field: str) -> date:
     """Read a day.
 
     Raises:
-        BadArgument: It is none; names the field.
+        BadArgument: It is none, or one of another age; names the field.
     """
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        message = f"{field}: {text!r} must be a day, such as 2026-11-30."
-        raise BadArgument(message) from None
+    with contextlib.suppress(ValueError):
+        read = date.fromisoformat(text)
+        if _FIRST_DAY <= read <= _LAST_DAY:
+            return read
+    message = f"{field}: {text!r} must be a day, such as 2026-11-30."
+    raise BadArgument(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -28,6 +28,7 @@ from pixeltoll.console import show, show_all, tell
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks import workers
+from tasks.catalog import Pipeline
 
 offer_app = typer.Typer(no_args_is_help=True, help="What orchestrators serve, and at what price.")
 
@@ -35,6 +36,7 @@ PipelineName = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="text-to-image or image-to-image.")
 ]
 ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="The model's id.")]
+_PIPELINES = get_args(Pipeline)
 _COLUMNS = (
     *("id", "orchestrator", "pipeline", "model_id"),
     *PRICE_COLUMNS,
@@ -65,6 +67,9 @@ def add_offer(  # noqa: PLR0913, PLR0917  an option each
     as_json: AsJson = False,
 ) -> None:
     """Offer a capability at a price from a time on, in place of an earlier offer of it."""
+    if pipeline not in _PIPELINES:
+        message = f"pipeline: {pipeline!r} must be one of {', '.join(_PIPELINES)}."
+        raise BadArgument(message)
     asked = price(price_per_unit, pixels_per_unit, currency)
     begins = moment(valid_from, "valid_from") if valid_from else None
     capability = Capability(pipeline, model_id)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from ledger import accounts, payouts
 from ledger.money import EXACT
 from ledger.payouts import Batch
-from pixeltoll.commands.common import AsJson, books, settlement_currency
+from pixeltoll.commands.common import AsJson, Limit, books, settlement_currency
 from pixeltoll.console import say, show, show_all, write
 from pixeltoll.run import DEFAULT_DIR, DataDir
 
@@ -74,7 +74,7 @@ def _ids(session: Session, orchestrators: Sequence[str] | None) -> list[UUID] | 
 
 @payout_app.command("list")
 def list_payouts(
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 100,
+    limit: Limit = 100,
     data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:

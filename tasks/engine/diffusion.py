@@ -8,7 +8,7 @@ may share a batch is decided before it gets here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,11 @@ class DiffusionEngine:
     def loaded(self) -> tuple[str, ...]:
         """Return the ids of the models in memory, least recently used first."""
         return self._tiers.on_device
+
+    @property
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Return the bytes of models in each memory, and how many there may be."""
+        return self._tiers.memory_bytes
 
     def load(self, model: ModelSpec, pipeline: str) -> None:
         """Bring a model into memory.

@@ -21,6 +21,7 @@ from diffusers.utils.peft_utils import delete_adapter_layers
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 
+from tasks import metrics
 from tasks.engine.loading import Pipe, brief, denoiser
 from tasks.errors import LoraError, LoraIncompatible
 
@@ -80,12 +81,15 @@ class Adapters:
             StorageError: An object store that holds one could not be read; then all are off.
         """
         if self._on == loras:
+            metrics.LORA_LOOKUPS.labels("hit").inc(len(loras))
             self._touch(loras)
             return
         self._on = None
         try:
             for source in loras:
-                if source not in self._residents:
+                is_resident = source in self._residents
+                metrics.LORA_LOOKUPS.labels("hit" if is_resident else "miss").inc()
+                if not is_resident:
                     self._add(source, locate(source), loras, make_room)
             self._touch(loras)
             self._turn_on({self._residents[source].name: loras[source] for source in loras})

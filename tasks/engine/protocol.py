@@ -53,6 +53,11 @@ class Engine(Protocol):
         """Return the ids of the models in memory; may be read from any thread."""
         ...
 
+    @property
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Return the bytes of models by place, where an engine knows; from any thread."""
+        return {}
+
     def load(self, model: ModelSpec, pipeline: str) -> None:
         """Bring a model into memory, so that the next `generate` starts at once.
 

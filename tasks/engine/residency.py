@@ -36,7 +36,12 @@ class Residency(Generic[T]):
 
     @property
     def size_bytes(self) -> int:
-        return sum(resident.size_bytes for resident in self._residents.values())
+        """Return the sum of all sizes; like `names`, it may be read from another thread."""
+        return sum(resident.size_bytes for resident in tuple(self._residents.values()))
+
+    @property
+    def budget_bytes(self) -> int:
+        return self._budget_bytes
 
     def get(self, name: str) -> T | None:
         """Return what is kept under the name and mark it as just used, or None."""

@@ -92,6 +92,16 @@ class Tiers:
         """Return the ids of the models in the CPU's memory, least recently used first."""
         return self._waiting.names
 
+    @property
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Return the bytes of models in both memories, and their budgets; from any thread."""
+        return {
+            "device": self._here.size_bytes,
+            "device_budget": self._here.budget_bytes,
+            "waiting": self._waiting.size_bytes,
+            "waiting_budget": self._waiting.budget_bytes,
+        }
+
     def get(self, model: ModelSpec) -> Loaded:
         """Return a model on the device, from wherever it is.
 

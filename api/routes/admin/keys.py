@@ -12,7 +12,7 @@ from api.routes.admin.schemas import NewKey
 from api.routes.admin.views import KeysView, KeyView, NewKeyView
 from api.runtime import current
 from api.tables import ApiKey
-from ledger.errors import UnknownGateway
+from ledger.errors import InvalidName, UnknownGateway
 
 bp = Blueprint("keys", __name__, url_prefix="/gateways/<gateway>/keys")
 
@@ -24,7 +24,7 @@ bp = Blueprint("keys", __name__, url_prefix="/gateways/<gateway>/keys")
         security="admin",
         body={parsing.JSON: NewKey},
         answers=[Answer(201, "The key; it cannot be shown again", NewKeyView)],
-        errors=[UnknownGateway],
+        errors=[UnknownGateway, InvalidName],
     )
 )
 def create(gateway: str) -> Response:
@@ -65,8 +65,6 @@ def revoke(gateway: str, key_id: str) -> Response:
     """Revoke an API key at once. Twice is no error."""
     with current().sessions.begin() as session:
         owner = find_gateway(session, gateway)
-        if not key_id.isprintable():
-            raise UnknownKey(key_id)
         view = _view(auth.revoke_key(session, owner.id, key_id))
     return render.answer(view)
 

@@ -12,7 +12,7 @@ from api.runtime import current
 from api.schemas import LimitsRequest, PageQuery
 from api.views import LimitsSetView, LimitsView, LimitWarningsView
 from ledger import limits
-from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownGateway
+from ledger.errors import CurrencyMismatch, InvalidAmount, InvalidName, UnknownGateway
 
 bp = Blueprint("limits", __name__, url_prefix="/gateways/<gateway>")
 
@@ -40,7 +40,7 @@ def show(gateway: str) -> Response:
         security="admin",
         body={parsing.JSON: LimitsRequest},
         answers=[Answer(200, "The limits now", LimitsSetView)],
-        errors=[UnknownGateway, InvalidAmount, CurrencyMismatch],
+        errors=[UnknownGateway, InvalidAmount, InvalidName, CurrencyMismatch],
     )
 )
 def replace(gateway: str) -> Response:

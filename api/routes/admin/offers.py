@@ -18,7 +18,13 @@ from api.routes.admin.schemas import NewOffer, OfferEdit
 from api.routes.admin.views import OffersView, OfferView
 from api.runtime import current
 from ledger import offers
-from ledger.errors import CurrencyMismatch, InvalidAmount, UnknownOffer, UnknownOrchestrator
+from ledger.errors import (
+    CurrencyMismatch,
+    InvalidAmount,
+    InvalidName,
+    UnknownOffer,
+    UnknownOrchestrator,
+)
 from ledger.money import unit_price
 from ledger.offers import Capability, LiveOffer
 from ledger.tables import Offer
@@ -35,7 +41,7 @@ bp = Blueprint("offers", __name__, url_prefix="/orchestrators/<orchestrator>/off
         security="admin",
         body={parsing.JSON: NewOffer},
         answers=[Answer(201, "The offer", OfferView)],
-        errors=[UnknownOrchestrator, UnknownModel, InvalidAmount, CurrencyMismatch],
+        errors=[UnknownOrchestrator, UnknownModel, InvalidAmount, InvalidName, CurrencyMismatch],
     )
 )
 def publish(orchestrator: str) -> Response:

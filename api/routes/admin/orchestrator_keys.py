@@ -10,7 +10,7 @@ from api.routes.admin.owners import find_orchestrator
 from api.routes.admin.schemas import NewKey
 from api.routes.admin.views import KeysView, KeyView, NewKeyView
 from api.runtime import current
-from ledger.errors import UnknownOrchestrator
+from ledger.errors import InvalidName, UnknownOrchestrator
 from tasks import registration
 from tasks.errors import UnknownOrchestratorKey
 from tasks.tables import OrchestratorKey
@@ -25,7 +25,7 @@ bp = Blueprint("orchestrator_keys", __name__, url_prefix="/orchestrators/<orches
         security="admin",
         body={parsing.JSON: NewKey},
         answers=[Answer(201, "The key; it cannot be shown again", NewKeyView)],
-        errors=[UnknownOrchestrator],
+        errors=[UnknownOrchestrator, InvalidName],
     )
 )
 def create(orchestrator: str) -> Response:
@@ -67,8 +67,6 @@ def revoke(orchestrator: str, key_id: str) -> Response:
     """Revoke a key: its workers end at their next heartbeat. Twice is no error."""
     with current().sessions.begin() as session:
         owner = find_orchestrator(session, orchestrator)
-        if not key_id.isprintable():
-            raise UnknownOrchestratorKey(key_id)
         view = _view(registration.revoke_key(session, owner.id, key_id))
     return render.answer(view)
 

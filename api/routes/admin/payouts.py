@@ -38,6 +38,7 @@ _ONE = "/payouts/<path:reference>"
         security="admin",
         query=OwedQuery,
         answers=[Answer(200, "Who is owed something", OwedsView)],
+        errors=[InvalidAmount],
     )
 )
 def owed() -> Response:

@@ -13,6 +13,7 @@ from api.routes.admin.schemas import RefusalsQuery
 from api.routes.admin.views import RefusalsView, RefusalView
 from api.runtime import current
 from ledger import reports
+from ledger.errors import InvalidName
 from ledger.money import UnitPrice, plain
 
 bp = Blueprint("refusals", __name__, url_prefix="/refusals")
@@ -27,6 +28,7 @@ _FILTERS = ("gateway", "reason", "model_id")
         security="admin",
         query=RefusalsQuery,
         answers=[Answer(200, "A page of refusals", RefusalsView)],
+        errors=[InvalidName],
     )
 )
 def index() -> Response:

@@ -9,8 +9,8 @@ from api.openapi import Answer, Operation, operation
 from api.runtime import current, current_gateway
 from api.schemas import LimitItem, LimitsRequest
 from api.views import LimitsSetView, LimitsView
-from ledger import limits
-from ledger.errors import CurrencyMismatch, InvalidAmount
+from ledger import limits, names
+from ledger.errors import CurrencyMismatch, InvalidAmount, InvalidName
 from ledger.limits import Limit
 from ledger.money import unit_price
 from tasks.errors import FieldError, InvalidParams
@@ -39,7 +39,7 @@ def show() -> Response:
         security="gateway",
         body={parsing.JSON: LimitsRequest},
         answers=[Answer(200, "The limits now", LimitsSetView)],
-        errors=[InvalidAmount, CurrencyMismatch],
+        errors=[InvalidAmount, InvalidName, CurrencyMismatch],
     )
 )
 def replace() -> Response:
@@ -66,6 +66,7 @@ def requested_limits(currency: str) -> list[Limit]:
         InvalidParams: Two are for the same scope, one is for a model without saying of which
             pipeline, or a field is wrong.
         InvalidAmount: A price is none; names it.
+        InvalidName: A pipeline or model_id is a text that is no name; names it.
     """
     items = parsing.json_body(LimitsRequest).data
     seen = set()
@@ -82,6 +83,9 @@ def requested_limits(currency: str) -> list[Limit]:
 
 
 def _limit(index: int, item: LimitItem, currency: str) -> Limit:
+    for field in ("pipeline", "model_id"):
+        if (name := getattr(item, field)) is not None:
+            names.checked(f"data.{index}.{field}", name)
     if item.price_per_unit is None:
         return Limit(item.pipeline, item.model_id, None)
     try:

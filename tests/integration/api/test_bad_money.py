@@ -92,6 +92,22 @@ BAD = [
         {"data": [{"price_per_unit": 1, "pixels_per_unit": 0}]},
         "data.0.pixels_per_unit",
     ),
+    Bad(
+        "PUT",
+        LIMITS,
+        {"data": [{"price_per_unit": 1, "pipeline": "text-to-image", "model_id": "\u200b"}]},
+        "data.0.model_id",
+        "invalid_name",
+    ),
+    Bad("POST", f"{ADMIN}/gateways/first/keys", {"name": "\u200b"}, "name", "invalid_name"),
+    Bad(
+        "POST",
+        f"{ADMIN}/orchestrators/{ORCHESTRATOR}/keys",
+        {"name": "\u200b"},
+        "name",
+        "invalid_name",
+    ),
+    Bad("POST", TOP_UPS, {"amount": "99999999999999999999", "reference": "all of it"}, "amount"),
     Bad("POST", RATES, {**RATE, "base_currency": "EUR"}, "base_currency"),
     Bad("POST", RATES, {**RATE, "quote_currency": "wei"}, "quote_currency"),
     Bad("POST", RATES, {**RATE, "quote_currency": "ETH"}, "quote_currency"),
@@ -189,6 +205,12 @@ def test_a_bad_question_is_refused_by_its_field(
 )
 def test_what_is_not_there_is_a_404(admin: CheckedClient, address: str, code: str) -> None:
     problem(admin.get(address), 404, code)
+
+
+def test_refusals_of_what_cannot_be_a_name_are_not_looked_for(admin: CheckedClient) -> None:
+    answer = admin.get(f"{ADMIN}/refusals", query_string={"gateway": "\u200b"})
+    [error] = problem(answer, 422, "invalid_name")["errors"]
+    assert error["field"] == "gateway"
 
 
 def test_json_has_no_nan(shared_world: World, admin: CheckedClient) -> None:

@@ -149,13 +149,13 @@ class Book:
         with self.sessions.begin() as session:
             return snapshots.take(session, min_tail)
 
-    def convert(self, party: Party, price: str, rate: str = "4000") -> Party:
+    def convert(self, party: Party, price: str, rate: str = "4000", currency: str = "ETH") -> Party:
         """Set a rate, and let a party that is paid in USD offer another model at a price in ETH."""
         capability = Capability(CAPABILITY.pipeline, self.fresh("model"))
         with self.sessions.begin() as session:
             rates.set_rate(session, "ETH", "USD", rate, "the test")
             offers.publish(
-                session, party.orchestrator_id, capability, unit_price(price, 1, "ETH"), "USD"
+                session, party.orchestrator_id, capability, unit_price(price, 1, currency), "USD"
             )
             return replace(party, offer=offers.live_for(session, capability)[0])
 

@@ -78,6 +78,39 @@ def test_months_are_those_with_lines_and_past_ones_are_closed(
     assert (july.charged, july.total) == (Decimal(0), Decimal("-0.010000000000000001"))
 
 
+def test_a_year_ends_when_it_does_in_utc_wherever_the_reader_is(
+    shared_book: Book, charged: UUID
+) -> None:
+    gateway = shared_book.party.gateway_id
+    with shared_book.sessions() as session:
+        session.execute(text(DEFENCELESS))
+        session.execute(text("SET LOCAL TIME ZONE 'Pacific/Auckland'"))
+        for mine, moment in ((True, "2019-12-31 23:59:59.999999"), (False, "2020-01-01 00:00:00")):
+            session.execute(
+                text("""UPDATE charges SET created_at = CAST(:moment AS timestamptz)
+                         WHERE gateway_id = :gateway AND (hold_id = :charged) = :mine"""),
+                {"moment": f"{moment}Z", "gateway": gateway, "charged": charged, "mine": mine},
+            )
+        session.execute(
+            text("UPDATE refunds SET created_at = '2019-12-31T23:59:59Z' WHERE gateway_id = :id"),
+            {"id": gateway},
+        )
+        months = invoices.months(session, gateway)
+        december, january = (
+            invoices.find(session, gateway, month) for month in ("2019-12", "2020-01")
+        )
+        days = session.execute(
+            text("SELECT day, amount FROM billing_gateway_daily WHERE gateway = :name"),
+            {"name": shared_book.name},
+        ).all()
+        session.rollback()
+
+    assert months == [date(2020, 1, 1), date(2019, 12, 1)]
+    assert (december.charged, january.charged, january.refunded) == (PRICE, PRICE, Decimal(0))
+    assert december.total + january.total == 2 * PRICE - december.refunded
+    assert sorted(days) == [(date(2019, 12, 31), PRICE), (date(2020, 1, 1), PRICE)]
+
+
 def test_a_month_without_lines_is_an_invoice_of_nothing(shared_book: Book) -> None:
     with shared_book.sessions() as session:
         invoice = invoices.find(session, shared_book.party.gateway_id, "2020-01")

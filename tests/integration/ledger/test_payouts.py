@@ -49,7 +49,7 @@ def amounts(batch: payouts.Batch) -> dict[str, tuple[Decimal, str]]:
     return {line.orchestrator: (line.amount, line.state) for line in batch.lines}
 
 
-def test_a_payout(book: Book, south: Party) -> None:
+def test_all_who_are_owed_are_paid(book: Book, south: Party) -> None:
     """All that is owed leaves the orchestrators' accounts; when it is paid, it has left us."""
     batch = book.pay_out("november")
     assert amounts(batch) == {

@@ -1,6 +1,6 @@
 """Pins how prices in other currencies are converted: exactly, by a rate that is there and is fresh.
 
-The worked examples settle in USD and price in wei, at four thousand USD for an ETH and later five.
+They settle in USD and price in wei, at four thousand USD for an ETH and later five.
 """
 
 from __future__ import annotations
@@ -64,31 +64,7 @@ def work(
     return charge
 
 
-# --- worked examples -----------------------------------------------------------------------------
-
-
-def test_wei_prices_with_a_rate_change_half_way(book: Book) -> None:
-    """A job is charged at the rate of its admission; the next job at the new one."""
-    book.top_up("10")
-    offered = offer(book)
-    first_rate = set_rate(book, "4000")
-
-    first = work(book, offered, then=lambda: set_rate(book, "5000"))
-    second = work(book, offered)
-
-    # 1048576 pixels x 4768371 wei x 4000 USD / 10**18 wei.
-    assert first.amount == Decimal("0.019999997558784")
-    assert second.amount == Decimal("0.02499999694848")
-    assert (first.price_per_unit, first.price_currency) == (Decimal("0.000000000004768371"), "ETH")
-    assert (first.rate, first.rate_divisor) == (Decimal(4000), Decimal(1))
-    [row, _] = book.rows("SELECT * FROM billing_charges ORDER BY entry_id")
-    assert (row.currency, row.price_currency, row.rate, row.rate_id) == (
-        "USD",
-        "ETH",
-        4000,
-        first_rate,
-    )
-    book.prove()
+# --- prices and limits of two currencies ---------------------------------------------------------
 
 
 def test_a_limit_in_dollars_over_a_price_in_wei(book: Book) -> None:

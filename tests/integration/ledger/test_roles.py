@@ -8,12 +8,17 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger.db import make_engine
 from tests.integration.ledger.helpers import Book, new_book
 
-BOOKS = ("accounts", "holds", "entries", "postings", "charges", "refunds", "offers")
+BOOKS = (
+    *("accounts", "holds", "entries", "postings", "charges", "refunds", "offers"),
+    *("exchange_rates", "payouts", "payout_batches", "refusals", "limit_warnings"),
+    *("budget_usage", "balance_snapshots", "alembic_version"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,41 @@ def test_the_application_adds_to_the_books_and_changes_nothing(book: Book) -> No
         assert not rights(book, "pixeltoll_app", table) & {"TRUNCATE", "TRIGGER"}, table
     for view in relations(book, "v"):
         assert rights(book, "pixeltoll_app", view) == {"SELECT"}, view
+
+
+def test_of_the_books_the_application_may_lock_rows_and_update_no_column(book: Book) -> None:
+    columns = book.rows(
+        """SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+            WHERE relname = ANY(:books) AND attnum > 0 AND NOT attisdropped
+              AND has_column_privilege('pixeltoll_app', pg_class.oid, attnum, 'UPDATE')""",
+        books=list(BOOKS),
+    )
+    assert {column for _, column in columns} == {"created_at"}, "which a trigger keeps as it is"
+
+
+def test_nobody_calls_the_functions_of_the_books(book: Book) -> None:
+    query = """SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+                  AND has_function_privilege(:role, oid, 'EXECUTE')"""
+    assert book.rows(query, role="pixeltoll_reports") == []
+    [[may]] = book.rows(query, role="pixeltoll_app")
+    assert may == "ledger_take_snapshots"
+
+
+@pytest.mark.parametrize("role", ["pixeltoll_app", "pixeltoll_reports"])
+def test_no_balance_is_moved_by_postings_to_a_table_of_ones_own(
+    book: Book, as_role: dict[str, Engine], role: str
+) -> None:
+    before = book.balance()
+    with as_role[role].connect() as connection:
+        connection.execute(text("CREATE TEMP TABLE forged (account_id bigint, amount numeric)"))
+        with pytest.raises(DBAPIError, match="permission denied for function"):
+            connection.execute(
+                text(
+                    """CREATE TRIGGER move AFTER INSERT ON forged REFERENCING NEW TABLE
+                       AS new_postings EXECUTE FUNCTION ledger_move_balances()"""
+                )
+            )
+    assert book.balance() == before
 
 
 def test_the_application_does_its_work_with_its_role(

@@ -132,6 +132,26 @@ def test_a_statement_is_paged_newest_first(book: Book) -> None:
     assert seen == [5, 4, 3, 2, 1]
 
 
+def test_no_movement_is_on_two_pages_or_on_none_while_others_are_written(book: Book) -> None:
+    """A transaction that began before all of the first page writes to the account after it."""
+    gateway, other = book.party.gateway_id, book.open_party("other").gateway_id
+    for amount in (1, 2, 3):
+        book.top_up(str(amount))
+    with book.sessions() as late:
+        accounts.top_up(late, other, Decimal(1), "another's")
+        for amount in (5, 6):
+            book.top_up(str(amount))
+        with book.sessions() as reader:
+            first = reports.statement(reader, gateway, limit=2)
+        accounts.top_up(late, gateway, Decimal(4), "late")
+        late.commit()
+        book.top_up("7")
+        with book.sessions() as reader:
+            before = first[-1]["posting_id"]
+            second = reports.statement(reader, gateway, before=before, limit=10)
+    assert [row["amount"] for row in (*first, *second)] == [6, 5, 4, 3, 2, 1]
+
+
 def test_taking_with_the_default_tail(book: Book) -> None:
     with book.sessions.begin() as session:
         assert snapshots.take(session) == 0

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 
+from ledger import payouts, rates
 from ledger.errors import OverPriceLimit
 from ledger.limits import Limit
 from ledger.money import unit_price
@@ -84,7 +85,7 @@ def test_an_expiry(book: Book) -> None:
     book.prove()
 
 
-def test_a_partial_capture(book: Book) -> None:
+def test_partial_delivery(book: Book) -> None:
     """Four images are held and three are delivered: three are charged, one is given back."""
     book.top_up("10")
     image = 256 * 256
@@ -142,7 +143,7 @@ def test_a_fee_rate_that_changes_while_a_job_runs(book: Book) -> None:
     book.prove()
 
 
-def test_a_partial_refund_and_the_rest(book: Book) -> None:
+def test_a_refund_and_the_rest_of_it(book: Book) -> None:
     """A charge is given back in two parts, each split as the charge was, to the last digit."""
     book.top_up("10")
     hold = book.hold(TWO_IMAGES)
@@ -211,6 +212,74 @@ def test_two_orchestrators_and_a_limit_between_their_prices(book: Book) -> None:
     [row] = book.rows("SELECT * FROM billing_charges")
     assert (row.limit_price_per_unit, row.limit_currency) == (Decimal("2e-08"), "USD")
     assert book.balance().available == Decimal("9.997500000305152")
+    book.prove()
+
+
+def test_wei_prices_with_a_rate_change_half_way(book: Book) -> None:
+    """A job is charged at the rate of its admission; the next job at the new one."""
+    book.top_up("10")
+    image = 1024 * 1024
+    wei = book.convert(book.party, "4768371", "4000", "wei")
+    early = book.hold(image, wei)
+
+    with book.sessions.begin() as session:
+        rates.set_rate(session, "ETH", "USD", "5000", "the test")
+    [first] = book.capture({early: image})
+    [second] = book.capture({book.hold(image, wei): image})
+
+    # 1048576 pixels x 4768371 wei x 4000 USD / 10**18 wei.
+    assert first.amount == Decimal("0.019999997558784")
+    assert second.amount == Decimal("0.02499999694848")
+    assert (first.price_per_unit, first.price_currency) == (Decimal("0.000000000004768371"), "ETH")
+    assert (first.rate, first.rate_divisor) == (Decimal(4000), Decimal(1))
+    rows = book.rows("SELECT * FROM billing_charges ORDER BY entry_id")
+    assert [(row.currency, row.price_currency, row.rate, row.rate_id) for row in rows] == [
+        ("USD", "ETH", 4000, 1),
+        ("USD", "ETH", 5000, 2),
+    ]
+    book.prove()
+
+
+def test_a_payout(book: Book) -> None:
+    """What an orchestrator has earned leaves its account; when it is paid, it has left us."""
+    book.top_up("10")
+    book.capture({book.hold(TWO_IMAGES): TWO_IMAGES})
+    earned = Decimal("0.0022499997253632")
+
+    [line] = book.pay_out("november").lines
+    assert (line.orchestrator, line.amount, line.state) == ("north", earned, "created")
+    assert book.owed() == 0
+    assert book.trial_balance()["payouts"] == earned
+
+    with book.sessions.begin() as session:
+        [line] = payouts.mark_paid(session, "november").lines
+    assert line.state == "paid"
+    assert book.trial_balance() == {
+        "available": Decimal("9.997500000305152"),
+        "held": 0,
+        "payable": 0,
+        "payouts": 0,
+        "revenue": Decimal("0.0002499999694848"),
+        "funding": earned - 10,
+    }
+    book.prove()
+
+
+def test_a_refund_of_a_partial_delivery_after_the_payout(book: Book) -> None:
+    """Three of four images were charged and paid out; one comes back from who was paid for it."""
+    book.top_up("10")
+    image = 256 * 256
+    hold = book.hold(4 * image)
+    book.capture({hold: 3 * image})
+    book.pay_out("november")
+
+    book.refund(hold, "0.001249999847424")  # a third of what three images cost
+    assert book.owed() == Decimal("-0.0011249998626816")
+    assert book.balance().available == Decimal("9.997500000305152")
+
+    book.capture({book.hold(4 * image): 4 * image})
+    [line] = book.pay_out("december").lines
+    assert line.amount == Decimal("0.0033749995880448")  # what three images are worth to it
     book.prove()
 
 

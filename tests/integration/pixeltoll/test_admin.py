@@ -138,10 +138,11 @@ def test_a_table_keeps_every_column_whole(operator: Operator) -> None:
     assert header.split() == [
         *("id", "orchestrator", "pipeline", "model_id"),
         *("price_per_unit", "pixels_per_unit", "currency"),
-        *("warm", "capacity", "live"),
+        *("warm", "capacity", "valid_from", "live"),
     ]
-    facts = ["gpus", "text-to-image", model, PRICE, "1", "USD", "False", "1", "False"]
-    assert row.split()[1:] == facts
+    facts = ["gpus", "text-to-image", model, PRICE, "1", "USD", "False", "1"]
+    assert row.split()[1:-2] == facts
+    assert row.split()[-1] == "False"
 
 
 def test_a_settlement_currency_of_its_own_is_the_one_of_its_prices(

@@ -48,6 +48,14 @@ def test_what_is_wrong_is_told_with_its_rows_and_no_prompt(stage: Stage) -> None
     assert line["findings"] == 3
 
 
+def test_funds_that_are_held_for_no_job_are_found(stage: Stage) -> None:
+    job = stage.submit("a cat")
+    stage.execute("DELETE FROM jobs")
+    found, _ = audited(stage)
+    assert found["check"] == "an open hold that no job has"
+    assert found["rows"][0]["reference"] == str(job.id)
+
+
 def test_only_one_process_audits_at_a_time(stage: Stage) -> None:
     with stage.sessions.begin() as session:
         session.execute(bookkeeping._TRY_LOCK, {"key": bookkeeping._AUDIT_LOCK})

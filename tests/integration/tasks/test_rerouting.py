@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from ledger import accounts, budgets, limits
 from ledger.limits import Limit
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
-from tasks import claims, rerouting, workers
+from ledger.tables import Hold
+from tasks import claims, rerouting, sweeps, workers
+from tasks import jobs as tasks_jobs
 from tasks.jobs import Bell
 from tasks.rerouting import Rerouter
 from tasks.routing import DEFAULT_WEIGHTS
@@ -153,6 +159,14 @@ def test_the_limit_that_the_hold_recorded_stands(stage: Stage) -> None:
     assert stage.hold(stage.job(job.id)).limit_price == PRICE
 
 
+def test_an_offer_that_costs_more_than_any_amount_is_in_nobodys_way(stage: Stage) -> None:
+    [job] = strand(stage)
+    join(stage, "absurd", unit_price("99999999999999999999"))
+    join(stage, "north")
+    assert [bell.job_id for bell in rerouted(stage)] == [job.id]
+    assert owner_of(stage, job) == "north"
+
+
 def test_a_budget_of_another_day_may_keep_a_job(stage: Stage) -> None:
     [job] = strand(stage)
     with as_owner(stage.sessions) as session:
@@ -213,8 +227,78 @@ def test_a_job_that_is_claimed_meanwhile_stays(stage: Stage) -> None:
     assert stage.job(job.id).hold_id == job.hold_id
 
 
-def test_what_the_books_refuse_to_one_job_is_no_matter_to_the_others(stage: Stage) -> None:
+def test_a_job_that_is_canceled_or_overdue_meanwhile_does_not_move(stage: Stage) -> None:
+    canceled, overdue = strand(stage, 2)
+    join(stage, "north")
+    with stage.sessions.begin() as session:
+        tasks_jobs.cancel(session, stage.gateway_id, canceled.id)
+        session.execute(update(Job).where(Job.id == overdue.id).values(deadline=Job.created_at))
+        assert sweeps.expire_overdue(session) == 1
+        assert rerouted(stage) == [], "they are locked"
+    assert rerouted(stage) == []
+    assert stage.states([canceled, overdue]) == ["canceled", "expired"]
+    assert stage.balance().available == stages.FUNDS
+    assert_sound(stage.sessions)
+
+
+def test_a_job_that_has_moved_is_canceled_and_expires_as_any_other(stage: Stage) -> None:
+    canceled, overdue = strand(stage, 2)
+    join(stage, "north")
+    assert len(rerouted(stage)) == 2
+    stage.cancel(canceled)
+    stage.execute("UPDATE jobs SET deadline = created_at WHERE id = :id", id=overdue.id)
+    with stage.sessions.begin() as session:
+        assert sweeps.expire_overdue(session) == 1
+    assert stage.balance().available == stages.FUNDS
+    assert stage.balance().held == 0
+    assert_sound(stage.sessions)
+
+
+def test_moves_claims_and_cancelations_at_once_leave_each_job_one_hold(stage: Stage) -> None:
+    """Whoever comes first to a job has it, and nobody waits in a circle."""
+    jobs = strand(stage, 24)
+    join(stage, "north")
+    gate = threading.Barrier(4)
+
+    def take() -> None:
+        with stage.sessions.begin() as session:
+            claims.claim(session, queue(), "w", 6, 30)
+
+    def cancel() -> None:
+        for job in jobs[::-2]:
+            stage.cancel(job)
+
+    def together(act: Callable[[], object]) -> None:
+        gate.wait()
+        act()
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [
+            pool.submit(together, act)
+            for act in (lambda: rerouted(stage), lambda: rerouted(stage), take, cancel)
+        ]
+        for one in done:
+            one.result()
+
+    states = Counter(stage.states(jobs))
+    assert states["canceled"] == 12
+    assert states["running"] + states["queued"] == 12
+    open_holds = "SELECT count(*) FROM holds WHERE state = 'open'"
+    assert stage.scalar(open_holds) == 12
+    assert_sound(stage.sessions)
+
+
+@pytest.mark.parametrize("refused_by", ["the ledger", "the database"])
+def test_what_the_books_refuse_to_one_job_is_no_matter_to_the_others(
+    stage: Stage, refused_by: str
+) -> None:
     jobs = strand(stage, 3)
-    stage.execute("UPDATE jobs SET units = units - 1 WHERE id = :id", id=jobs[1].id)
+    if refused_by == "the ledger":
+        stage.execute("UPDATE jobs SET units = units - 1 WHERE id = :id", id=jobs[1].id)
+    else:
+        with as_owner(stage.sessions) as session:
+            session.connection().exec_driver_sql("SET LOCAL session_replication_role = replica")
+            other = update(Hold).where(Hold.id == jobs[1].hold_id).values(pipeline="another")
+            session.execute(other)
     join(stage, "north")
     assert [bell.job_id for bell in rerouted(stage)] == [jobs[0].id, jobs[2].id]

@@ -54,7 +54,8 @@ def test_a_bell_carries_a_job_id_and_nothing_else(own_broker: Broker, ringer: Ri
     eventually(lambda: rung(own_broker) == 1)
     message = json.loads(own_broker.client.lindex(QUEUE, 0))  # type: ignore[arg-type]
     assert message["headers"]["task"] == GENERATE
-    assert message["headers"]["argsrepr"] == f"({job_id}, {SMALL})"
+    assert message["headers"]["argsrepr"] == f"({job_id})"
+    assert message["headers"]["kwargsrepr"] == f"({SMALL})"
     assert str(job_id) in json.dumps(message)
 
 

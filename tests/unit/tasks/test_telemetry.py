@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
+import structlog
 from sqlalchemy.exc import IntegrityError
 
+from tasks import telemetry
 from tasks.errors import InferenceError
 from tasks.telemetry import brief
 
@@ -28,3 +38,74 @@ def test_the_values_of_a_failed_statement_are_not_told() -> None:
 )
 def test_an_error_is_its_kind_and_first_line(error: Exception, told: str) -> None:
     assert brief(error) == told
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What the process writes from now on; how it logged before comes back afterwards."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    telemetry.configure()
+    yield lambda: [json.loads(line) for line in out.getvalue().splitlines()]
+    logging.captureWarnings(capture=False)
+    root.handlers, root.level = handlers, level
+    structlog.configure(**config)
+
+
+Log = Callable[[], list[dict[str, Any]]]
+
+
+def test_lines_are_json_where_nobody_reads_along(log: Log) -> None:
+    structlog.get_logger().info("job_succeeded", job_id="1")
+
+    [line] = log()
+    assert (line["event"], line["level"], line["job_id"]) == ("job_succeeded", "info", "1")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_what_is_somebodys_own_is_taken_out(log: Log) -> None:
+    structlog.get_logger().warning(
+        "careless",
+        prompt=PROMPT,
+        images=[PROMPT],
+        error=f"px_abc123_{'s' * 40} and postgresql://somebody:hunter2@db/x",
+    )
+
+    [line] = log()
+    assert line["prompt"] == line["images"] == "(not logged)"
+    assert line["error"] == "px_abc123_*** and postgresql://somebody:***@db/x"
+
+
+def test_libraries_log_alike_and_only_what_matters(log: Log) -> None:
+    theirs = logging.getLogger("a.library")
+    theirs.info("started")
+    theirs.warning("redis://:hunter2@redis:6379 went away")
+
+    [line] = log()
+    assert line["event"] == "redis://:***@redis:6379 went away"
+    assert (line["level"], line["logger"]) == ("warning", "a.library")
+
+
+def test_a_warning_is_a_line(log: Log) -> None:
+    warnings.showwarning("two\nlines", UserWarning, "module.py", 1)
+
+    [line] = log()
+    assert "UserWarning: two\nlines" in line["event"]
+
+
+def test_a_traceback_is_in_its_line_without_keys(log: Log) -> None:
+    error = ValueError("po_abc_secretsecret")
+    structlog.get_logger().error("broken", exc_info=error)
+
+    [line] = log()
+    assert "ValueError: po_abc_***" in line["exception"]
+
+
+def test_what_is_bound_is_in_every_line(log: Log) -> None:
+    with structlog.contextvars.bound_contextvars(gateway_id="7"):
+        structlog.get_logger().info("one")
+        logging.getLogger("a.library").error("two")
+
+    assert [line["gateway_id"] for line in log()] == ["7", "7"]
