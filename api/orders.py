@@ -165,6 +165,8 @@ def _request(asked: JobFields) -> params.Request:
         seed=asked.seed,
         loras=asked.loras,
         safety_check=asked.safety_check,
+        sampler=asked.sampler,
+        schedule=asked.schedule,
     )
 
 

@@ -26,6 +26,7 @@ from tasks.engine.protocol import Batch, ImageTask
 from tasks.errors import InferenceError, Interrupted, InvalidImage
 from tasks.params import Generation
 from tasks.runtime import Runtime
+from tasks.samplers import Choice
 from tasks.settling import Made, Settler
 from tasks.tables import Job
 
@@ -290,5 +291,6 @@ def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
         image_guidance_scale=shared.image_guidance_scale,
         strength=shared.strength,
         loras=shared.loras,
+        sampling=Choice(shared.sampler, shared.schedule),
         tasks=tuple(slot.task for slot in chunk),
     )

@@ -6,14 +6,15 @@ run, with every default filled in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tasks import lora
+from tasks import lora, samplers
 from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
@@ -39,6 +40,9 @@ class Request:
     seed: int | None = None
     loras: str = ""
     safety_check: bool = True
+    # Names as people say them; None is the model's own.
+    sampler: str | None = None
+    schedule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ class Generation:
     # Weights by source, in the order of the sources. A mapping, as it comes back from the database.
     loras: Mapping[str, float] = field(default_factory=dict)
     safety_check: bool = True
+    # As `samplers.Choice`: two empty names are the model's own.
+    sampler: str = ""
+    schedule: str = ""
 
     @property
     def units(self) -> int:
@@ -119,10 +126,11 @@ def validate(
     if request.seed is not None:
         _between(request.seed, 0, MAX_SEED, "seed", errors)
     loras: dict[str, float] = {}
-    try:
+    choice = samplers.Choice()
+    with _noted(errors):
         loras = lora.parse(request.loras, lora_patterns)
-    except InvalidParams as refused:
-        errors.extend(refused.errors)
+    with _noted(errors):
+        choice = samplers.choose(spec.layout, request.sampler, request.schedule, steps)
     if errors:
         raise InvalidParams(errors)
     return Generation(
@@ -142,7 +150,17 @@ def validate(
         seed=seed if request.seed is None else request.seed,
         loras=loras,
         safety_check=request.safety_check,
+        sampler=choice.sampler,
+        schedule=choice.schedule,
     )
+
+
+@contextlib.contextmanager
+def _noted(errors: list[FieldError]) -> Iterator[None]:
+    try:
+        yield
+    except InvalidParams as refused:
+        errors.extend(refused.errors)
 
 
 def prompts(text: str, most: int) -> tuple[str, ...]:

@@ -113,7 +113,8 @@ class DiffusionEngine:
         pipe = kept.pipelines[batch.pipeline]
         try:
             self._tiers.switch(kept, batch.loras)
-            pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
+            with loading.sampled(pipe, batch.sampling):
+                pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
             # Within the same guard: a device reports its errors when results are fetched from it.
             return _finished(pipe, pictures, batch)
         except (EngineError, StorageError):

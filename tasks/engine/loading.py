@@ -7,15 +7,18 @@ from is `sources`'.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import diffusers
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tasks import samplers
 from tasks.catalog import ModelSpec
 from tasks.engine.quiet import quieten
 from tasks.engine.sources import Sources
@@ -61,6 +64,10 @@ _NO_CHECKER = {
     "feature_extractor": None,
     "requires_safety_checker": False,
 }
+
+
+# Those of each model's own scheduler: some take a second to be made.
+_SAMPLERS: WeakKeyDictionary[Any, dict[samplers.Choice, Any]] = WeakKeyDictionary()
 
 
 def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, Pipe]:
@@ -227,6 +234,24 @@ def _scheduler(model: ModelSpec, current: _Part) -> _Part:
             f"Those that fit: {', '.join(sorted(compatible))}."
         )
     return compatible[name].from_config(current.config, **changes)
+
+
+@contextlib.contextmanager
+def sampled(pipe: Pipe, choice: samplers.Choice) -> Iterator[None]:
+    """Let a pipeline run by another sampler than its own for as long as the block lasts."""
+    if not choice.sampler:
+        yield
+        return
+    own = pipe.scheduler
+    made = _SAMPLERS.setdefault(own, {})
+    if choice not in made:
+        kind, changes = samplers.recipe(choice)
+        made[choice] = getattr(diffusers, kind).from_config(own.config, **changes)
+    pipe.scheduler = made[choice]
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 def _check_whole(pipe: Pipe, *, has_files: bool) -> None:

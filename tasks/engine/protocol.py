@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.catalog import ModelSpec
+from tasks.samplers import Choice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +44,7 @@ class Batch:
     strength: float
     tasks: tuple[ImageTask, ...]
     loras: Mapping[str, float] = field(default_factory=dict)
+    sampling: Choice = Choice()
 
 
 class Engine(Protocol):
