@@ -44,7 +44,7 @@ class Batch:
     strength: float
     tasks: tuple[ImageTask, ...]
     loras: Mapping[str, float] = field(default_factory=dict)
-    sampling: Choice = Choice()
+    sampling: Choice = field(default_factory=Choice)
 
 
 class Engine(Protocol):
