@@ -43,6 +43,8 @@ class Request:
     # Names as people say them; None is the model's own.
     sampler: str | None = None
     schedule: str | None = None
+    # Only the part of the input picture that its mask shows is drawn.
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Generation:
     # As `samplers.Choice`: two empty names are the model's own.
     sampler: str = ""
     schedule: str = ""
+    masked: bool = False
 
     @property
     def units(self) -> int:
@@ -112,6 +115,8 @@ def validate(
     if request.pipeline not in spec.pipelines:
         names = " or ".join(spec.pipelines)
         errors.append(FieldError("pipeline", f"{spec.model_id} does {names}"))
+    if request.masked and spec.layout == "instruct-pix2pix":
+        errors.append(FieldError("mask", f"{spec.model_id} draws whole pictures only"))
     _check_prompts(spec, request, errors)
     width, height = _size(spec, request, image_size, errors)
     _between(request.num_images_per_prompt, 1, spec.max_images, "num_images_per_prompt", errors)
@@ -152,6 +157,7 @@ def validate(
         safety_check=request.safety_check,
         sampler=choice.sampler,
         schedule=choice.schedule,
+        masked=request.masked,
     )
 
 

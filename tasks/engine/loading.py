@@ -32,6 +32,8 @@ _Part: TypeAlias = Any
 TEXT_TO_IMAGE = "text-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
 PIX2PIX = "instruct-pix2pix"
+# Image-to-image of what a mask shows.
+INPAINTING = "inpainting"
 
 # What a layout's pipelines must turn out to be. AutoPipeline goes by the model's own files, the
 # catalog by what the operator wrote: where they disagree, prices and bounds were meant for another
@@ -84,6 +86,8 @@ def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, 
         first = _from_files(model, names[0], sources, dtype_on(device, model.dtype))
         _check_whole(first, has_files=model.checkpoint is None)
         pipelines = {name: _auto(name).from_pipe(first) for name in names[1:]}
+        if does(model, IMAGE_TO_IMAGE) and model.layout != PIX2PIX:
+            pipelines[INPAINTING] = diffusers.AutoPipelineForInpainting.from_pipe(first)
     except StorageError:
         raise
     except ModelLoadError as error:

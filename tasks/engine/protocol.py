@@ -22,12 +22,17 @@ StepCallback = Callable[[int, int], bool]
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One picture to make. `image` is the input picture: RGB, already of the batch's size."""
+    """One picture to make. `image` is the input picture: RGB, already of the batch's size.
+
+    `mask` is grey and of the same size: only what is white in it is drawn. Either all pictures of a
+    batch have one, or none.
+    """
 
     prompt: str
     negative_prompt: str
     seed: int
     image: Image | None = None
+    mask: Image | None = None
 
 
 @dataclass(frozen=True)
