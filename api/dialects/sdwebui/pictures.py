@@ -87,7 +87,7 @@ def _check(fields: ImageToImage) -> None:
         raise InvalidParams([FieldError("init_images", "Init image not found")])
     errors = []
     if len(fields.init_images) > 1:
-        errors.append(FieldError("init_images", "must be one picture; send a request for each"))
+        errors.append(FieldError("init_images.1", "must be one picture; send a request for each"))
     if not 0 <= fields.resize_mode < len(_MODES):
         errors.append(FieldError("resize_mode", "must be 0, 1 or 2"))
     if fields.mask and fields.inpainting_fill not in (0, 1):

@@ -51,7 +51,7 @@ def look(runtime: Runtime, gateway_id: UUID) -> Current:
         found = session.execute(query).one_or_none()
     if found is None:
         return Current(None, 0, 0.0)
-    job, seconds, count = found.tuple()
+    job, seconds, count = found
     return Current(job, count, float(seconds or 0))
 
 
