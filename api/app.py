@@ -6,6 +6,7 @@ from flask import Flask, Response, current_app, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api import auth, metrics, parsing, problems
+from api.dialects import sdwebui
 from api.dialects.aws import routes as aws
 from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
@@ -40,6 +41,7 @@ def create_app(runtime: Runtime) -> Flask:
     for resource in _RESOURCES:
         app.register_blueprint(resource.bp)
     livepeer.install(app, runtime.settings.livepeer_mounts)
+    app.register_blueprint(sdwebui.bp)
     return app
 
 
@@ -61,7 +63,9 @@ def _admit() -> None:
         authorization = f"Bearer {keyless}"
     if security == "x-api-key" and "x-api-key" in request.headers:
         authorization = f"Bearer {request.headers['x-api-key']}"
-    if security in ("gateway", "caller", "x-api-key"):
+    if security == "basic":
+        authorization = auth.from_basic(authorization)
+    if security in ("gateway", "caller", "x-api-key", "basic"):
         g.caller = auth.authenticate(runtime.reads, authorization)
         bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":

@@ -27,8 +27,9 @@ from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams
 
 # "caller" is "gateway" where an installation may let requests in that bring no key, "x-api-key"
-# where the key may come in a header of that name.
-Security = Literal["gateway", "caller", "x-api-key", "admin", "none"]
+# where the key may come in a header of that name, "basic" where it may be the password of HTTP
+# Basic.
+Security = Literal["gateway", "caller", "x-api-key", "basic", "admin", "none"]
 View = TypeVar("View", bound=Callable[..., Any])
 
 PROBLEM_JSON = "application/problem+json"
@@ -75,6 +76,7 @@ _TAGS = {
     "pictures": "What jobs produced.",
     "livepeer": "The API of a Livepeer AI gateway.",
     "aws": "The task API of Stable Diffusion on AWS.",
+    "sdwebui": "The API of the Stable Diffusion WebUI.",
     "models": "What can be asked for, and at what price.",
     "gateway": "The caller's own balance, price limits, budgets, statement and invoices.",
     "webhooks": "Be told of the ends of jobs, instead of asking.",
@@ -186,6 +188,11 @@ def document(app: Flask) -> dict[str, Any]:
                     "name": "x-api-key",
                     "description": "A gateway's API key, as clients of the AWS task API send it.",
                 },
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "A gateway's API key as the password, and anything as the user.",
+                },
                 "admin": {"type": "http", "scheme": "bearer", "description": "The admin key."},
             },
         },
@@ -197,6 +204,7 @@ _SECURITY: Mapping[Security, list[dict[str, list[str]]]] = {
     "gateway": [{"gateway": []}],
     "caller": [{"gateway": []}, {}],
     "x-api-key": [{"x-api-key": []}, {"gateway": []}],
+    "basic": [{"basic": []}, {"gateway": []}],
     "admin": [{"admin": []}],
 }
 _MESSAGES = (MessageView, CompletionView)

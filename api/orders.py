@@ -44,6 +44,10 @@ _log = telemetry.get_logger()
 _RANDOM_SEEDS = 2**32
 
 
+# A picture's bytes, a link to it, or one that is checked.
+Given = bytes | str | CheckedImage | None
+
+
 @dataclass(frozen=True)
 class Beside:
     """What a dialect asks for beyond a job's own fields.
@@ -60,7 +64,7 @@ def place(
     runtime: Runtime,
     caller: Caller,
     asked: JobFields,
-    given: bytes | str | None,
+    given: Given,
     key: str | None,
     beside: Beside | None = None,
 ) -> tuple[Job, bool]:
@@ -112,9 +116,7 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(
-    runtime: Runtime, asked: JobFields, given: bytes | str | None, fit: Fit | None = None
-) -> Prepared:
+def prepare(runtime: Runtime, asked: JobFields, given: Given, fit: Fit | None = None) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
 
     The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
@@ -129,17 +131,11 @@ def prepare(
     """
     spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
-    picture = None
-    if given is not None:
-        picture = checked_image(
-            runtime.links.fetch(given) if isinstance(given, str) else given,
-            max_bytes=bounds.max_input_bytes,
-            max_pixels=bounds.max_input_pixels,
-        )
+    picture = None if given is None else checked(runtime, given)
     size = fit or picture
     generation = params.validate(
         spec,
-        _request(asked),
+        _request(asked, masked=picture is not None and picture.masked),
         seed=secrets.randbelow(_RANDOM_SEEDS),
         image_size=None if picture is None or size is None else (size.width, size.height),
         lora_patterns=lora.patterns(bounds.loras),
@@ -149,7 +145,24 @@ def prepare(
     return Prepared(generation, picture, _max_price(runtime, asked))
 
 
-def _request(asked: JobFields) -> params.Request:
+def checked(runtime: Runtime, given: bytes | str | CheckedImage) -> CheckedImage:
+    """Return a picture that is safe to keep, from its bytes or behind a link.
+
+    Raises:
+        InvalidImage: It cannot be used.
+        LinksBusy: Too many links are being fetched.
+    """
+    if isinstance(given, CheckedImage):
+        return given
+    bounds = runtime.task_settings
+    return checked_image(
+        runtime.links.fetch(given) if isinstance(given, str) else given,
+        max_bytes=bounds.max_input_bytes,
+        max_pixels=bounds.max_input_pixels,
+    )
+
+
+def _request(asked: JobFields, *, masked: bool) -> params.Request:
     return params.Request(
         pipeline=asked.pipeline,
         model_id=asked.model_id,
@@ -165,6 +178,9 @@ def _request(asked: JobFields) -> params.Request:
         seed=asked.seed,
         loras=asked.loras,
         safety_check=asked.safety_check,
+        sampler=asked.sampler,
+        schedule=asked.schedule,
+        masked=masked,
     )
 
 
@@ -194,14 +210,15 @@ def deadline_s(runtime: Runtime, asked: JobFields) -> float:
     return seconds
 
 
-def request_hash(asked: JobFields, given: bytes | str | None, beside: Beside) -> bytes:
+def request_hash(asked: JobFields, given: Given, beside: Beside) -> bytes:
     """Return what tells a repeated request from another one: its fields and picture, canonically.
 
     A form and a JSON body that ask for the same are the same request. So are two with the same
     link, whatever is behind it by now: a repeated request does not fetch it again.
     """
     fields = asked.model_dump(mode="json", exclude={"image"})
-    fields["image"] = hashlib.sha256(given).hexdigest() if isinstance(given, bytes) else given
+    data = given.png if isinstance(given, CheckedImage) else given
+    fields["image"] = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else data
     if beside != Beside():
         fields["beside"] = asdict(beside)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()

@@ -67,6 +67,11 @@ class Parameters(View):
     seed: int
     loras: dict[str, float] = Field({}, description="Weights by adapter.")
     safety_check: bool = True
+    sampler: str = Field("", description="Empty where the model's own is run.")
+    schedule: str = Field("", description="The same.")
+    masked: bool = Field(
+        default=False, description="Only a part of the input picture was drawn: what a mask shows."
+    )
 
 
 class JobView(View):

@@ -7,15 +7,18 @@ from is `sources`'.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import diffusers
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tasks import samplers
 from tasks.catalog import ModelSpec
 from tasks.engine.quiet import quieten
 from tasks.engine.sources import Sources
@@ -29,6 +32,8 @@ _Part: TypeAlias = Any
 TEXT_TO_IMAGE = "text-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
 PIX2PIX = "instruct-pix2pix"
+# Image-to-image of what a mask shows.
+INPAINTING = "inpainting"
 
 # What a layout's pipelines must turn out to be. AutoPipeline goes by the model's own files, the
 # catalog by what the operator wrote: where they disagree, prices and bounds were meant for another
@@ -63,6 +68,10 @@ _NO_CHECKER = {
 }
 
 
+# Those of each model's own scheduler: some take a second to be made.
+_SAMPLERS: WeakKeyDictionary[Any, dict[samplers.Choice, Any]] = WeakKeyDictionary()
+
+
 def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, Pipe]:
     """Read a model from a folder or the hub: its pipelines by name, sharing every component.
 
@@ -77,6 +86,8 @@ def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, 
         first = _from_files(model, names[0], sources, dtype_on(device, model.dtype))
         _check_whole(first, has_files=model.checkpoint is None)
         pipelines = {name: _auto(name).from_pipe(first) for name in names[1:]}
+        if does(model, IMAGE_TO_IMAGE) and model.layout != PIX2PIX:
+            pipelines[INPAINTING] = diffusers.AutoPipelineForInpainting.from_pipe(first)
     except StorageError:
         raise
     except ModelLoadError as error:
@@ -227,6 +238,24 @@ def _scheduler(model: ModelSpec, current: _Part) -> _Part:
             f"Those that fit: {', '.join(sorted(compatible))}."
         )
     return compatible[name].from_config(current.config, **changes)
+
+
+@contextlib.contextmanager
+def sampled(pipe: Pipe, choice: samplers.Choice) -> Iterator[None]:
+    """Let a pipeline run by another sampler than its own for as long as the block lasts."""
+    if not choice.sampler:
+        yield
+        return
+    own = pipe.scheduler
+    made = _SAMPLERS.setdefault(own, {})
+    if choice not in made:
+        kind, changes = samplers.recipe(choice)
+        made[choice] = getattr(diffusers, kind).from_config(own.config, **changes)
+    pipe.scheduler = made[choice]
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 def _check_whole(pipe: Pipe, *, has_files: bool) -> None:
