@@ -44,6 +44,8 @@ _NAMES: Mapping[str, str] = {
     "guidance_scale": "cfg_scale",
     "strength": "denoising_strength",
     "image": "init_images",
+    "sampler": "sampler_name",
+    "schedule": "scheduler",
 }
 # The original knows no other status for what is wrong with a request.
 INSTEAD: Mapping[int, int] = dict.fromkeys((413, 415, 422), 400)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from flask import Blueprint, Response
 
@@ -79,13 +79,13 @@ def v1alpha1() -> Response:
 def _made(asked: Asked) -> tuple[Job, Task]:
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
-    drawing = content.read(asked, runtime.catalog)
+    drawing = content.read(runtime, caller.gateway_id, asked)
     task = Task(
         id=asked.id,
         runtime=asked.runtime or requests.LEGACY,
         bucket=runtime.task_settings.s3_bucket,
         folder=results.folder(caller.gateway_id, asked.prefix, asked.id),
     )
-    beside = replace(drawing.beside, callback={"task": asdict(task)})
+    beside = orders.Beside(callback={"task": asdict(task)})
     job, _ = orders.place(runtime, caller, drawing.fields, drawing.given, key, beside)
     return job, task

@@ -232,6 +232,16 @@ def test_a_picture_is_brought_to_the_size_that_is_asked(
     assert {stored.getpixel(place) for place in ((0, 0), (63, 63), (32, 32))} == {edge}
 
 
+def test_samplers_adapters_and_masks_are_the_web_uis(shared_world: World) -> None:
+    asked = {"sampler_name": "DPM++ 2M", "scheduler": "Karras", "prompt": "a dog <lora:a/b:0.5>"}
+    run = job(shared_world, post(shared_world, V2, content(**asked))).params
+    assert (run["sampler"], run["schedule"]) == ("DPM++ 2M", "Karras")
+    assert (run["prompt"], run["loras"]) == ("a dog", {"a/b": 0.5})
+    mask = base64.b64encode(png(64, 32)).decode()
+    masked = post(shared_world, V2, edit(mask=mask, inpaint_full_res=False))
+    assert job(shared_world, masked).params["masked"] is True
+
+
 # --- refused ----------------------------------------------------------------------------------
 
 
@@ -335,12 +345,13 @@ def test_what_cannot_be_routed_is_refused_and_not_lost(
         ({"prompt": 5}, "prompt"),
         ({"script_name": "loopback"}, "script_name"),
         ({"enable_hr": True}, "enable_hr"),
-        ({"mask": "abc"}, "mask"),
-        ({"alwayson_scripts": {"controlnet": {"args": []}}}, "alwayson_scripts.controlnet"),
+        ({"alwayson_scripts": {"controlnet": {"args": []}}}, "alwayson_scripts"),
+        ({"sampler_name": "no such"}, "sampler_name"),
+        ({"prompt": "a dog <hypernet:x:1>"}, "prompt"),
         ({"alwayson_scripts": {"sd_model_checkpoint": 5}}, "alwayson_scripts.sd_model_checkpoint"),
         ({"alwayson_scripts": {"override_settings": 5}}, "alwayson_scripts.override_settings"),
         ({"override_settings": {"CLIP_stop_at_last_layers": 2}},
-         "override_settings.CLIP_stop_at_last_layers"),
+         "CLIP_stop_at_last_layers"),
         ({"override_settings": {"sd_model_checkpoint": "a"},
           "alwayson_scripts": {"sd_model_checkpoint": "b"}},
          "override_settings.sd_model_checkpoint"),
@@ -358,11 +369,12 @@ def test_a_field_that_is_wrong_or_not_done_here_is_named(
     [
         ({"resize_mode": 3}, "resize_mode"),
         ({"init_images": []}, "init_images"),
-        ({"init_images": ["a", "b"]}, "init_images"),
+        ({"init_images": ["a", "b"]}, "init_images.1"),
+        ({"mask": base64.b64encode(png(64, 64)).decode()}, "inpaint_full_res"),
         ({"init_images": ["AAAA"]}, "init_images"),
         ({"init_images": ["http://169.254.169.254/latest"]}, "init_images"),
         ({"init_images": ["s3://other/cat.png"]}, "init_images"),
-        ({"width": 20_000}, "init_images"),
+        ({"width": 20_000}, "width"),
         ({"denoising_strength": 0}, "denoising_strength"),
     ],
 )
