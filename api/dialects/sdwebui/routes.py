@@ -9,7 +9,7 @@ from api.dialects.sdwebui import answers, asking, options, pictures
 from api.dialects.sdwebui.blueprint import bp
 from api.dialects.sdwebui.fields import ImageToImage, TextToImage
 from api.dialects.sdwebui.running import MARK
-from api.errors import TooManyWaiting
+from api.errors import TooManyWaiting, WaitingLimit
 from api.openapi import Answer, Operation, operation
 from api.routes.jobs import REFUSALS
 from api.runtime import current, current_caller
@@ -24,7 +24,7 @@ _ANSWERS = (
     Answer(503, "The job's worker or the store was lost", answers.Failure),
     Answer(504, "The job goes on, and can be polled; or its deadline passed", answers.Failure),
 )
-_ERRORS = (*REFUSALS, InsufficientFunds, OverBudget, StorageError, TooManyWaiting)
+_ERRORS = (*REFUSALS, InsufficientFunds, OverBudget, StorageError, TooManyWaiting, WaitingLimit)
 
 
 @bp.post("/txt2img")
@@ -69,14 +69,12 @@ def _made(fields: TextToImage | ImageToImage) -> Response:
     """Make the job, and answer when it has ended; nothing is submitted that cannot be waited for.
 
     Raises:
-        TooManyWaiting: There is no thread to wait in.
+        TooManyWaiting, WaitingLimit: There is no thread to wait in, or none for this gateway.
     """
     runtime, caller = current(), current_caller()
     asked = asking.read(runtime, caller.gateway_id, fields)
     given = pictures.read(runtime, fields) if isinstance(fields, ImageToImage) else None
-    with runtime.waiting.place() as has_place:
-        if not has_place:
-            raise TooManyWaiting
+    with runtime.waiting.place(caller.gateway_id):
         picture = None if given is None else given.picture
         job, _ = orders.place(
             runtime, caller, asked.job, picture, None, orders.Beside(callback=MARK)
