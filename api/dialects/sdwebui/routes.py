@@ -24,10 +24,7 @@ _ANSWERS = (
     Answer(503, "The job's worker or the store was lost", answers.Failure),
     Answer(504, "The job goes on, and can be polled; or its deadline passed", answers.Failure),
 )
-_ERRORS = (
-    *(*REFUSALS, InsufficientFunds, OverBudget, StorageError),
-    *(TooManyWaiting, WaitingLimit),
-)
+_ERRORS = (*REFUSALS, InsufficientFunds, OverBudget, StorageError, TooManyWaiting, WaitingLimit)
 
 
 @bp.post("/txt2img")
@@ -72,7 +69,7 @@ def _made(fields: TextToImage | ImageToImage) -> Response:
     """Make the job, and answer when it has ended; nothing is submitted that cannot be waited for.
 
     Raises:
-        WaitingLimit, TooManyWaiting: There is no place to wait in.
+        TooManyWaiting, WaitingLimit: There is no thread to wait in, or none for this gateway.
     """
     runtime, caller = current(), current_caller()
     asked = asking.read(runtime, caller.gateway_id, fields)

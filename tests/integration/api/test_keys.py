@@ -70,7 +70,8 @@ def test_every_other_route_refuses_without_a_valid_key(
                 response = call(shared_world, method, path, key)
                 # A dialect's body is its own; that it is documented, the client has checked.
                 assert (response.status_code, response.json["code"]) == (401, "not_authenticated")
-                assert response.headers["WWW-Authenticate"].startswith("Bearer")
+                scheme = "Basic" if security == "basic" else "Bearer"
+                assert response.headers["WWW-Authenticate"].startswith(scheme)
 
 
 def _well_formed_but_unknown() -> str:
