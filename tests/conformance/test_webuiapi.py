@@ -155,7 +155,9 @@ def test_set_model_and_options(api: WebUIApi) -> None:
     assert answer.status_code == 422
     assert api.util_get_current_model() == TITLE
     named = api.txt2img(**SMALL, override_settings={"sd_model_checkpoint": TITLE})
-    assert named.info["sd_model_name"] == MODEL
+    assert named.info["sd_model_name"] == names.file_name(CATALOG.get(MODEL)).removesuffix(
+        names.CHECKPOINT
+    )
 
 
 def test_an_adapter_is_taken_out_of_the_prompt(api: WebUIApi, engine: FakeEngine) -> None:
