@@ -6,6 +6,8 @@ from flask import Flask, Response, current_app, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api import auth, metrics, parsing, problems
+from api.dialects import sdwebui
+from api.dialects.aws import routes as aws
 from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream, webhooks
@@ -13,7 +15,7 @@ from api.routes import metrics as metrics_route
 from api.runtime import EXTENSION, Runtime, current
 
 _RESOURCES = (
-    *(jobs, quotes, models, gateway, webhooks, admin, stream, health, docs),
+    *(jobs, quotes, models, gateway, webhooks, admin, stream, health, docs, aws),
     metrics_route,
 )
 # A form is a dozen short fields and one file. The file is spooled to disk and bounded by the body.
@@ -39,6 +41,7 @@ def create_app(runtime: Runtime) -> Flask:
     for resource in _RESOURCES:
         app.register_blueprint(resource.bp)
     livepeer.install(app, runtime.settings.livepeer_mounts)
+    app.register_blueprint(sdwebui.bp)
     return app
 
 
@@ -58,7 +61,11 @@ def _admit() -> None:
     keyless = runtime.settings.livepeer_key.get_secret_value()
     if security == "caller" and authorization is None and keyless:
         authorization = f"Bearer {keyless}"
-    if security in ("gateway", "caller"):
+    if security == "x-api-key" and "x-api-key" in request.headers:
+        authorization = f"Bearer {request.headers['x-api-key']}"
+    if security == "basic":
+        authorization = auth.from_basic(authorization)
+    if security in ("gateway", "caller", "x-api-key", "basic"):
         g.caller = auth.authenticate(runtime.reads, authorization)
         bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":

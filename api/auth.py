@@ -5,6 +5,8 @@ What a key looks like, and what is stored of it, is `tasks.keys`' word.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -90,6 +92,18 @@ def authenticate(reads: sessionmaker[Session], authorization: str | None) -> Cal
     if row is None or not known or row.revoked_at is not None:
         raise NotAuthenticated("This API key is unknown or revoked.")
     return Caller(row.gateway_id, key.id)
+
+
+def from_basic(authorization: str | None) -> str | None:
+    """Return a header of HTTP Basic, whose password is a key, as a bearer's; others as they are."""
+    scheme, _, words = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return authorization
+    try:
+        _, _, password = base64.b64decode(words.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "Bearer"
+    return f"Bearer {password}"
 
 
 def authenticate_admin(admin_key: str, authorization: str | None) -> None:

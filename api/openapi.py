@@ -22,12 +22,14 @@ from werkzeug.routing import Rule
 
 from api.errors import AdminDisabled, MalformedBody, NotAuthenticated, UnsupportedContentType
 from api.problems import problem_of
-from api.views import MessageView, ProblemBody
+from api.views import CompletionView, MessageView, ProblemBody
 from ledger.budgets import PERIODS
 from tasks.errors import InvalidParams
 
-# "caller" is "gateway" where an installation may let requests in that bring no key.
-Security = Literal["gateway", "caller", "admin", "none"]
+# "caller" is "gateway" where an installation may let requests in that bring no key, "x-api-key"
+# where the key may come in a header of that name, "basic" where it may be the password of HTTP
+# Basic.
+Security = Literal["gateway", "caller", "x-api-key", "basic", "admin", "none"]
 View = TypeVar("View", bound=Callable[..., Any])
 
 PROBLEM_JSON = "application/problem+json"
@@ -73,6 +75,8 @@ _TAGS = {
     "jobs": "Submit, poll, list and cancel; quotes, which hold nothing.",
     "pictures": "What jobs produced.",
     "livepeer": "The API of a Livepeer AI gateway.",
+    "aws": "The task API of Stable Diffusion on AWS.",
+    "sdwebui": "The API of the Stable Diffusion WebUI.",
     "models": "What can be asked for, and at what price.",
     "gateway": "The caller's own balance, price limits, budgets, statement and invoices.",
     "webhooks": "Be told of the ends of jobs, instead of asking.",
@@ -107,6 +111,8 @@ class Operation:
     hidden: bool = False
     # The body of an error by its status, where it is no problem.
     told_as: Callable[[int], type[BaseModel]] | None = None
+    # Statuses that a dialect answers in the place of ours.
+    instead: Mapping[int, int] = field(default_factory=dict)
 
     def every_error(self) -> Iterator[type[Exception]]:
         """Yield the errors that it names, and those that follow from what it does."""
@@ -176,6 +182,17 @@ def document(app: Flask) -> dict[str, Any]:
                     "scheme": "bearer",
                     "description": "A gateway's API key.",
                 },
+                "x-api-key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-api-key",
+                    "description": "A gateway's API key, as clients of the AWS task API send it.",
+                },
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "A gateway's API key as the password, and anything as the user.",
+                },
                 "admin": {"type": "http", "scheme": "bearer", "description": "The admin key."},
             },
         },
@@ -186,8 +203,11 @@ _SECURITY: Mapping[Security, list[dict[str, list[str]]]] = {
     "none": [],
     "gateway": [{"gateway": []}],
     "caller": [{"gateway": []}, {}],
+    "x-api-key": [{"x-api-key": []}, {"gateway": []}],
+    "basic": [{"basic": []}, {"gateway": []}],
     "admin": [{"admin": []}],
 }
+_MESSAGES = (MessageView, CompletionView)
 _Names = Mapping[type[BaseModel], dict[str, Any]]
 
 
@@ -200,7 +220,9 @@ def _message(names: _Names) -> dict[str, Any]:
         "description": "Signed as Standard Webhooks says, and repeated until it is taken.",
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": names[MessageView]}},
+            "content": {
+                "application/json": {"schema": {"oneOf": [names[message] for message in _MESSAGES]}}
+            },
         },
         "responses": {"2XX": {"description": "The message is taken."}},
         "security": [],
@@ -210,7 +232,7 @@ def _message(names: _Names) -> dict[str, Any]:
 def _schemas(operations: Iterable[Operation]) -> tuple[_Names, dict[str, Any]]:
     """Return a reference for each model, and the schemas that they refer to."""
     asked: dict[type[BaseModel], None] = {}
-    answered: dict[type[BaseModel], None] = {ProblemBody: None, MessageView: None}
+    answered: dict[type[BaseModel], None] = {ProblemBody: None, **dict.fromkeys(_MESSAGES)}
     for one in operations:
         asked.update(dict.fromkeys(one.body.values()))
         answered.update({answer.model: None for answer in one.answers if answer.model})
@@ -332,7 +354,7 @@ def _codes(one: Operation) -> dict[int, dict[str, str]]:
     codes: dict[int, dict[str, str]] = defaultdict(dict)
     for error in one.every_error():
         problem = problem_of(error)
-        codes[problem.status][problem.code] = problem.title
+        codes[one.instead.get(problem.status, problem.status)][problem.code] = problem.title
     codes[500]["internal_error"] = "Internal error"
     codes[503]["database_unavailable"] = "The database does not answer"
     return codes

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -31,6 +33,7 @@ from tasks.errors import (
     StorageError,
     TasksError,
 )
+from tasks.fitting import Fit, fitted
 from tasks.inputs import CheckedImage, checked_image
 from tasks.jobs import Bell, Order
 from tasks.params import Generation
@@ -41,8 +44,29 @@ _log = telemetry.get_logger()
 _RANDOM_SEEDS = 2**32
 
 
+# A picture's bytes, a link to it, or one that is checked.
+Given = bytes | str | CheckedImage | None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a dialect asks for beyond a job's own fields.
+
+    The picture is brought to the size of `fit`. `callback` is kept with the job, for those who tell
+    of its end.
+    """
+
+    fit: Fit | None = None
+    callback: Mapping[str, Any] = field(default_factory=dict)
+
+
 def place(
-    runtime: Runtime, caller: Caller, asked: JobFields, given: bytes | str | None, key: str | None
+    runtime: Runtime,
+    caller: Caller,
+    asked: JobFields,
+    given: Given,
+    key: str | None,
+    beside: Beside | None = None,
 ) -> tuple[Job, bool]:
     """Make a job of a checked body and its picture or link; returns it, and whether it is new.
 
@@ -52,12 +76,13 @@ def place(
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
         NoOffer, Refused, IdempotencyConflict, StorageError: As `submit`.
     """
-    digest = request_hash(asked, given)
+    beside = beside or Beside()
+    digest = request_hash(asked, given, beside)
     with runtime.reads() as session:
         job = earlier(session, caller.gateway_id, key, digest)
     if job is not None:
         return job, False
-    prepared = prepare(runtime, asked, given)
+    prepared = prepare(runtime, asked, given, beside.fit)
     order = Order(
         gateway_id=caller.gateway_id,
         api_key_id=caller.api_key_id,
@@ -66,7 +91,7 @@ def place(
         deadline_s=deadline_s(runtime, asked),
         max_price=prepared.max_price,
         priority=asked.priority,
-        callback=None if asked.context is None else {"context": asked.context},
+        callback=_callback(asked, beside),
         idempotency_key=key,
         max_rate_age=runtime.max_rate_age,
         weights=runtime.task_settings.weights,
@@ -75,6 +100,11 @@ def place(
     if is_new:
         runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
     return job, is_new
+
+
+def _callback(asked: JobFields, beside: Beside) -> dict[str, Any] | None:
+    context = {} if asked.context is None else {"context": asked.context}
+    return {**context, **beside.callback} or None
 
 
 @dataclass(frozen=True)
@@ -86,11 +116,11 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(runtime: Runtime, asked: JobFields, given: bytes | str | None) -> Prepared:
+def prepare(runtime: Runtime, asked: JobFields, given: Given, fit: Fit | None = None) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
 
     The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
-    so that a bad link costs nothing.
+    so that a bad link costs nothing. Its size is then that of `fit`.
 
     Raises:
         UnknownModel: The catalog has no such model.
@@ -101,24 +131,38 @@ def prepare(runtime: Runtime, asked: JobFields, given: bytes | str | None) -> Pr
     """
     spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
-    picture = None
-    if given is not None:
-        picture = checked_image(
-            runtime.links.fetch(given) if isinstance(given, str) else given,
-            max_bytes=bounds.max_input_bytes,
-            max_pixels=bounds.max_input_pixels,
-        )
+    picture = None if given is None else checked(runtime, given)
+    size = fit or picture
     generation = params.validate(
         spec,
-        _request(asked),
+        _request(asked, masked=picture is not None and picture.masked),
         seed=secrets.randbelow(_RANDOM_SEEDS),
-        image_size=None if picture is None else (picture.width, picture.height),
+        image_size=None if picture is None or size is None else (size.width, size.height),
         lora_patterns=lora.patterns(bounds.loras),
     )
+    if picture is not None and fit is not None:  # by now, that size is one that the model takes
+        picture = fitted(picture, fit)
     return Prepared(generation, picture, _max_price(runtime, asked))
 
 
-def _request(asked: JobFields) -> params.Request:
+def checked(runtime: Runtime, given: bytes | str | CheckedImage) -> CheckedImage:
+    """Return a picture that is safe to keep, from its bytes or behind a link.
+
+    Raises:
+        InvalidImage: It cannot be used.
+        LinksBusy: Too many links are being fetched.
+    """
+    if isinstance(given, CheckedImage):
+        return given
+    bounds = runtime.task_settings
+    return checked_image(
+        runtime.links.fetch(given) if isinstance(given, str) else given,
+        max_bytes=bounds.max_input_bytes,
+        max_pixels=bounds.max_input_pixels,
+    )
+
+
+def _request(asked: JobFields, *, masked: bool) -> params.Request:
     return params.Request(
         pipeline=asked.pipeline,
         model_id=asked.model_id,
@@ -134,6 +178,9 @@ def _request(asked: JobFields) -> params.Request:
         seed=asked.seed,
         loras=asked.loras,
         safety_check=asked.safety_check,
+        sampler=asked.sampler,
+        schedule=asked.schedule,
+        masked=masked,
     )
 
 
@@ -163,14 +210,17 @@ def deadline_s(runtime: Runtime, asked: JobFields) -> float:
     return seconds
 
 
-def request_hash(asked: JobFields, given: bytes | str | None) -> bytes:
+def request_hash(asked: JobFields, given: Given, beside: Beside) -> bytes:
     """Return what tells a repeated request from another one: its fields and picture, canonically.
 
     A form and a JSON body that ask for the same are the same request. So are two with the same
     link, whatever is behind it by now: a repeated request does not fetch it again.
     """
     fields = asked.model_dump(mode="json", exclude={"image"})
-    fields["image"] = hashlib.sha256(given).hexdigest() if isinstance(given, bytes) else given
+    data = given.png if isinstance(given, CheckedImage) else given
+    fields["image"] = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else data
+    if beside != Beside():
+        fields["beside"] = asdict(beside)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 

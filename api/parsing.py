@@ -51,6 +51,26 @@ def json_body(model: type[Model]) -> Model:
     return checked(model, loads(_whole_body()))
 
 
+def untyped_json() -> Any:  # noqa: ANN401  JSON is anything
+    """Return the request's body as JSON, whatever its content type says; it may have pictures.
+
+    Raises:
+        MalformedBody: It is not JSON.
+    """
+    return loads(_whole_body())
+
+
+def large_json_body(model: type[Model]) -> Model:
+    """Read the request's JSON body, which may have pictures in it, into a model.
+
+    Raises:
+        UnsupportedContentType, MalformedBody, InvalidParams: As `json_body`.
+    """
+    if request.mimetype != JSON:
+        raise UnsupportedContentType(request.mimetype, (JSON,))
+    return checked(model, loads(_whole_body()))
+
+
 def _whole_body() -> bytes:
     """Return the body.
 
@@ -74,14 +94,19 @@ def job_body() -> tuple[JobFields, bytes | str | None]:
         InvalidImage: The picture is not base64.
     """
     if request.mimetype == JSON:
-        asked = checked(JobRequest, loads(_whole_body()))
-        return asked, None if asked.image is None else _picture(asked.image)
+        asked = large_json_body(JobRequest)
+        return asked, None if asked.image is None else picture_of(asked.image)
     if request.mimetype == FORM:
         return _form()
     raise UnsupportedContentType(request.mimetype, (JSON, FORM))
 
 
-def _picture(text: str) -> bytes | str:
+def picture_of(text: str) -> bytes | str:
+    """Return the bytes of a picture in base64, or the link that a text is.
+
+    Raises:
+        InvalidImage: It is neither.
+    """
     return text.strip() if is_link(text) else decode_base64(text)
 
 

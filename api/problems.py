@@ -74,6 +74,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ledger.InsufficientFunds: Problem(402, ledger.InsufficientFunds.code, "Not enough funds"),
     AdminDisabled: Problem(403, AdminDisabled.code, "Administration is off"),
     tasks.UnknownModel: Problem(404, tasks.UnknownModel.code, "Unknown model"),
+    tasks.UnknownRuntime: Problem(404, tasks.UnknownRuntime.code, "Unknown runtime"),
     tasks.NoOffer: Problem(404, tasks.NoOffer.code, "Nobody offers this"),
     tasks.JobNotFound: Problem(404, tasks.JobNotFound.code, "No such job"),
     tasks.ObjectNotFound: Problem(

@@ -179,6 +179,14 @@ class JobFields(Body):
         description="Let the installation's safety checker, if it has one, look at the pictures. "
         "`nsfw` is its verdict, and null where nobody looked.",
     )
+    sampler: Name | None = Field(
+        None,
+        description="How noise is taken away, by its name in the Stable Diffusion WebUI, such as "
+        "`DPM++ 2M`; the model's own way when left out.",
+    )
+    schedule: Name | None = Field(
+        None, description="How that is spaced, such as `Karras`; only with a sampler."
+    )
     max_price: Amount | None = Field(
         None,
         description="The most to pay per pixel, in the settlement currency; only ever tightens "

@@ -107,6 +107,14 @@ class ApiSettings(BaseSettings):
         "this API spends that gateway's funds.",
     )
 
+    sdwebui_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        validation_alias="PIXELTOLL_SDWEBUI_TIMEOUT_S",
+        description="How long a WebUI request waits for its pictures before it answers 504 with "
+        "the job's id. The job goes on, and can be polled.",
+    )
+
     @model_validator(mode="after")
     def _know_where_public_results_are(self) -> Self:
         if self.results == "public" and not self.results_url:

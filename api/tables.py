@@ -1,4 +1,4 @@
-"""The rows that HTTP needs of its own: API keys."""
+"""The rows that HTTP needs of its own: API keys, and what gateways have set in a dialect."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ class ApiKey(Base):
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class SdwebuiOptions(Base):
+    """The model that a gateway's WebUI requests run when they name none."""
+
+    __tablename__ = "sdwebui_options"
+
+    gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"), primary_key=True)
+    model_id: Mapped[str]

@@ -67,6 +67,11 @@ class Parameters(View):
     seed: int
     loras: dict[str, float] = Field({}, description="Weights by adapter.")
     safety_check: bool = True
+    sampler: str = Field("", description="Empty where the model's own is run.")
+    schedule: str = Field("", description="The same.")
+    masked: bool = Field(
+        default=False, description="Only a part of the input picture was drawn: what a mask shows."
+    )
 
 
 class JobView(View):
@@ -113,6 +118,21 @@ class MessageView(View):
     type: str = Field(description="What happened, such as `job.succeeded`.")
     timestamp: datetime = Field(description="When it happened.")
     data: JobView
+
+
+class CompletionView(View):
+    """What a webhook is told of the end of a task of the AWS task API."""
+
+    runtime: str = Field(description="As the task named it; `legacy` for `/v1alpha1`.")
+    id: str = Field(description="The task's id.")
+    result: bool = Field(description="Whether there are pictures.")
+    status: Literal["completed", "failed"]
+    image_url: list[str] = Field(description="Where the pictures are, as s3:// addresses.")
+    output_url: str | None = Field(description="Where the manifest is; null without pictures.")
+    context: Any = Field(None, description="What the task was submitted with, as it was.")
+    job_id: UUID
+    state: State
+    error: JobErrorView | None = Field(description="Why pictures are missing, if some are.")
 
 
 class JobsView(View):

@@ -20,8 +20,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from tasks import routing
-from tasks.errors import CatalogError, UnknownModel
+from tasks import names, routing
+from tasks.errors import CatalogError, UnknownModel, UnknownRuntime
+from tasks.names import ModelRuntime
 
 Layout = Literal[
     "stable-diffusion", "stable-diffusion-xl", "instruct-pix2pix", "stable-diffusion-3", "flux"
@@ -35,6 +36,7 @@ _BUILT_IN = Path(__file__).with_name("catalog.toml")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _BOTH = frozenset({"negative_prompt", "guidance_scale"})
 # What a layout's pipelines do, and which of the parameters that differ between layouts each takes.
@@ -88,10 +90,11 @@ class Part:
 class ModelSpec:
     """A neural network and the bounds within which it is run. Sizes are in pixels.
 
-    `aliases` are other names that requests may use. A request beyond a maximum is refused.
-    `run_steps` and `run_guidance_scale` are for distilled models, which make good pictures within
-    these (low, high) only: a request is brought into them, and told so. `raise_strength` brings a
-    strength that would leave no step up to one step.
+    `aliases` are other names that requests may use. A `source` that is one file, a checkpoint, may
+    have its `sha256`, and a `config`: where the rest of what its layout needs is.
+    A request beyond a maximum is refused. `run_steps` and `run_guidance_scale` are for distilled
+    models, which make good pictures within these (low, high) only: a request is brought into them,
+    and told so. `raise_strength` brings a strength that would leave no step up to one step.
     `vram_gib` is an estimate, from the weights, of what one picture of the default size needs.
     """
 
@@ -105,6 +108,8 @@ class ModelSpec:
     revision: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     variant: str | None = None
+    sha256: str | None = None
+    config: Part | None = None
     scheduler: str | None = None
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
     unet: Part | None = None
@@ -134,13 +139,26 @@ class ModelSpec:
     @property
     def unavailable(self) -> str | None:
         """Say why no worker could load the model, as far as this entry tells; None: one may."""
-        for part in (self, self.unet, self.vae):
+        for part in (self.checkpoint or self, self.configuration, self.unet, self.vae):
             if part is not None and is_hub_id(part.source) and not is_commit(part.revision):
                 return (
                     f"{self.model_id} has no pinned revision of {part.source}; put its entry, with "
                     "the commit as `revision`, into your own catalog file (PIXELTOLL_CATALOG)."
                 )
         return None
+
+    @property
+    def checkpoint(self) -> Part | None:
+        """The one file that the model is, if it is one."""
+        folder, _, name = self.source.rpartition("/")
+        return Part(folder or ".", self.revision, name) if name.endswith(_SAFE) else None
+
+    @property
+    def configuration(self) -> Part | None:
+        """Where a checkpoint's configuration and tokenizers are."""
+        if self.checkpoint is None:
+            return None
+        return self.config or _CONFIGS.get(self.layout)
 
     def prompts(self, pipeline: str) -> int:
         """Return how many prompts a `prompt` may hold, divided by `|`."""
@@ -150,6 +168,17 @@ class ModelSpec:
         """Return which of the parameters that differ between layouts have a meaning."""
         names: Mapping[Any, frozenset[str]] = _TAKES[self.layout]
         return names.get(pipeline, frozenset())
+
+
+# What checkpoints of a layout have in common, and do not bring along.
+_CONFIGS: Mapping[Layout, Part] = {
+    "stable-diffusion": Part(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+    ),
+    "stable-diffusion-xl": Part(
+        "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
+    ),
+}
 
 
 def is_hub_id(source: str) -> bool:
@@ -163,11 +192,12 @@ def is_commit(revision: str | None) -> bool:
 
 
 class Catalog:
-    """The models by id, in the order of the files."""
+    """The models by id, in the order of the files, and the runtimes that name sets of them."""
 
-    def __init__(self, models: Iterable[ModelSpec]) -> None:
+    def __init__(self, models: Iterable[ModelSpec], runtimes: Iterable[ModelRuntime] = ()) -> None:
         self._models = {model.model_id: model for model in models}
-        self._aliases = {alias: model for model in self._models.values() for alias in model.aliases}
+        self._named = names.by_name(self._models.values())
+        self._runtimes = {runtime.name: runtime for runtime in runtimes}
 
     def get(self, model_id: str) -> ModelSpec:
         """Return the model.
@@ -181,12 +211,25 @@ class Catalog:
             raise UnknownModel(model_id, tuple(self._models)) from None
 
     def resolve(self, name: str) -> ModelSpec:
-        """Return the model of an id or an alias. Only what is asked by others may use an alias.
+        """Return the model of an id, an alias, a checkpoint's file name, or a title or its hash.
+
+        Only what is asked by others may use anything but the id.
 
         Raises:
-            UnknownModel: The catalog has neither.
+            UnknownModel: The catalog has none by that name, or more than one.
         """
-        return self._aliases.get(name) or self.get(name)
+        return self._named.get(name) or self.get(name)
+
+    def runtime(self, name: str) -> ModelRuntime:
+        """Return the runtime of a name.
+
+        Raises:
+            UnknownRuntime: The catalog has none.
+        """
+        try:
+            return self._runtimes[name]
+        except KeyError:
+            raise UnknownRuntime(name, tuple(self._runtimes)) from None
 
     def models(self) -> tuple[ModelSpec, ...]:
         """Return every model."""
@@ -200,16 +243,30 @@ def load(extra: Path | None = None) -> Catalog:
     of a built-in one any more.
 
     Raises:
-        CatalogError: A file is missing, is not TOML, or describes an impossible model; or two
-            models would share their queues.
+        CatalogError: A file is missing, is not TOML, or describes an impossible model or runtime;
+            or two models would share their queues.
     """
-    own = [] if extra is None else _read(extra)
+    models, runtimes = _read(_BUILT_IN)
+    own: list[ModelSpec] = []
+    if extra is not None:
+        own, runtimes = _read(extra)
     taken = {name for model in own for name in (model.model_id, *model.aliases)}
-    models = {model.model_id: _without(model, taken) for model in _read(_BUILT_IN)}
-    models |= {model.model_id: model for model in own}
-    _check_slugs(models)
-    _check_aliases(models.values())
-    return Catalog(models.values())
+    named = {model.model_id: _without(model, taken) for model in models}
+    named |= {model.model_id: model for model in own}
+    _check_slugs(named)
+    _check_aliases(named.values())
+    found = Catalog(named.values(), runtimes)
+    for runtime in runtimes:
+        _check_runtime(found, runtime)
+    return found
+
+
+def _check_runtime(found: Catalog, runtime: ModelRuntime) -> None:
+    try:
+        for name in runtime.models:
+            found.resolve(name)
+    except UnknownModel as error:
+        raise CatalogError(f"Runtime {runtime.name!r} cannot be had. {error}") from error
 
 
 def _without(model: ModelSpec, taken: Collection[str]) -> ModelSpec:
@@ -236,20 +293,40 @@ def _check_aliases(models: Collection[ModelSpec]) -> None:
             raise CatalogError(f"{name!r} names more than one model; an alias must be its own.")
 
 
-def _read(path: Path) -> list[ModelSpec]:
+def _read(path: Path) -> tuple[list[ModelSpec], list[ModelRuntime]]:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CatalogError(f"The catalog {path} cannot be read: {error}") from error
-    rows = content.pop("model", [])
-    if content or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise CatalogError(f"The catalog {path} may hold nothing but [[model]] tables.")
+    rows, runtimes = content.pop("model", []), content.pop("runtime", [])
+    lists = all(isinstance(one, list) for one in (rows, runtimes))
+    if content or not lists or not all(isinstance(row, dict) for row in [*rows, *runtimes]):
+        raise CatalogError(
+            f"The catalog {path} may hold nothing but [[model]] and [[runtime]] tables."
+        )
     models = [_model(path, number, row) for number, row in enumerate(rows, 1)]
-    ids = [model.model_id for model in models]
-    for model_id in ids:
-        if ids.count(model_id) > 1:
-            raise CatalogError(f"The catalog {path} describes {model_id!r} more than once.")
-    return [_anchored(model, path.parent) for model in models]
+    named = [_runtime(path, row) for row in runtimes]
+    for name, count in Counter(
+        [*(model.model_id for model in models), *(one.name for one in named)]
+    ).items():
+        if count > 1:
+            raise CatalogError(f"The catalog {path} describes {name!r} more than once.")
+    return [_anchored(model, path.parent) for model in models], named
+
+
+def _runtime(path: Path, row: dict[str, Any]) -> ModelRuntime:
+    """Build one runtime from its table; an error names it, and what is wrong."""
+    try:
+        runtime = TypeAdapter(ModelRuntime).validate_json(json.dumps(row, default=str))
+        faults = list(runtime.faults())
+    except ValidationError as error:
+        faults = [f"{_dotted(one['loc'])}: {one['msg']}" for one in error.errors()]
+    if faults:
+        name = row.get("name", "without a name")
+        raise CatalogError(
+            f"The catalog {path} describes an impossible runtime, {name}: {'; '.join(faults)}."
+        )
+    return runtime
 
 
 def _model(path: Path, number: int, row: dict[str, Any]) -> ModelSpec:
@@ -286,6 +363,8 @@ def _faults(model: ModelSpec) -> Iterator[str]:
     possible = _TAKES[model.layout].keys()
     if not model.pipelines or set(model.pipelines) - possible:
         yield f"pipelines must be some of {', '.join(sorted(possible))}"
+    if model.sha256 is not None and not _SHA256.fullmatch(model.sha256):
+        yield "sha256 must be 64 hexadecimal digits, in small letters"
     yield from _size_faults(model)
     yield from _part_faults(model)
     for field in ("max_steps", "max_images", "max_batch", "max_prompt_chars"):
@@ -334,21 +413,28 @@ def _part_faults(model: ModelSpec) -> Iterator[str]:
         _GRAIN[model.layout] != _UNET_GRAIN or not (model.unet.file or "").endswith(_SAFE)
     ):
         yield f"unet must name a {_SAFE} file, and is for layouts that have a UNet"
+    if model.checkpoint is not None and model.layout not in _CONFIGS:
+        yield f"a checkpoint must be one of {', '.join(_CONFIGS)}"
+    if model.checkpoint is None and (model.config is not None or model.sha256 is not None):
+        yield f"config and sha256 are for a source that is one {_SAFE} file"
+    if model.config is not None and model.config.file is not None:
+        yield "config must be a folder, without a file"
     if model.vae is not None and model.vae.file is not None:
         yield "vae must be a folder, without a file"
 
 
 def _anchored(model: ModelSpec, folder: Path) -> ModelSpec:
-    """Turn sources that name a folder beside the file into absolute paths."""
+    """Turn sources that name what is beside the file into absolute paths."""
 
     def path(source: str) -> str:
-        if "://" in source or not (folder / source).is_dir():
+        if "://" in source or not (folder / source).exists():
             return source
         return str((folder / source).resolve())
 
     return replace(
         model,
         source=path(model.source),
+        config=model.config and replace(model.config, source=path(model.config.source)),
         unet=model.unet and replace(model.unet, source=path(model.unet.source)),
         vae=model.vae and replace(model.vae, source=path(model.vae.source)),
     )

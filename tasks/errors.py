@@ -2,6 +2,7 @@
 
     TasksError
     |-- UnknownModel            a model id that the catalog does not have
+    |-- UnknownRuntime          a name of a set of models that the catalog does not have
     |-- InvalidParams           one or more request fields are wrong
     |-- InvalidImage            the input picture cannot be used
     |-- LinksBusy               as many links are being fetched as may be
@@ -59,6 +60,19 @@ class UnknownModel(TasksError):
         self.known = tuple(known)
         super().__init__(
             f"There is no model {model_id!r} here. Models: {', '.join(known) or 'none'}."
+        )
+
+
+class UnknownRuntime(TasksError):
+    """Raised when a runtime is not in the catalog; names the ones that are."""
+
+    code = "unknown_runtime"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(
+            f"There is no runtime {name!r} here. Runtimes: {', '.join(known) or 'none'}."
         )
 
 

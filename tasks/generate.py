@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from tasks.engine.protocol import Batch, ImageTask
 from tasks.errors import InferenceError, Interrupted, InvalidImage
 from tasks.params import Generation
 from tasks.runtime import Runtime
+from tasks.samplers import Choice
 from tasks.settling import Made, Settler
 from tasks.tables import Job
 
@@ -258,11 +259,23 @@ class Runner:
 
         data = self._run.store.get(job.input_key or "")
         try:
-            picture = Image.open(io.BytesIO(data)).convert("RGB")
+            picture = Image.open(io.BytesIO(data))
+            picture.load()
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidImage("The stored input picture cannot be decoded.") from error
         size = (job.params["width"], job.params["height"])
-        return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+        # One after the other: a resized whole would lose the colours where its mask is black.
+        parts = [
+            picture.convert("RGB"),
+            *([picture.getchannel("A")] if picture.mode == "RGBA" else []),
+        ]
+        sized, *mask = [
+            part if part.size == size else part.resize(size, Image.Resampling.LANCZOS)
+            for part in parts
+        ]
+        if mask:
+            sized.putalpha(mask[0])
+        return sized
 
 
 def _is_worth_storing(job: Job, made: Made) -> bool:
@@ -272,10 +285,10 @@ def _is_worth_storing(job: Job, made: Made) -> bool:
 
 def _slots(job: Job, image: Picture | None) -> list[_Slot]:
     params = Generation(**job.params)
-    return [
-        _Slot(job, k, ImageTask(params.prompt, params.negative_prompt, params.seed + k, image))
-        for k in range(job.num_images)
-    ]
+    mask = image.getchannel("A") if image is not None and params.masked else None
+    image = image.convert("RGB") if image is not None else None
+    one = ImageTask(params.prompt, params.negative_prompt, params.seed, image, mask)
+    return [_Slot(job, k, replace(one, seed=params.seed + k)) for k in range(job.num_images)]
 
 
 def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
@@ -290,5 +303,6 @@ def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
         image_guidance_scale=shared.image_guidance_scale,
         strength=shared.strength,
         loras=shared.loras,
+        sampling=Choice(shared.sampler, shared.schedule),
         tasks=tuple(slot.task for slot in chunk),
     )

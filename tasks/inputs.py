@@ -25,11 +25,15 @@ _LINKS = ("http:", "https:", "s3:", "ftp:", "file:")
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """A picture that is safe to keep: RGB, upright, without metadata, encoded by us."""
+    """A picture that is safe to keep: RGB, upright, without metadata, encoded by us.
+
+    One that is masked has the mask as its alpha channel.
+    """
 
     png: bytes
     width: int
     height: int
+    masked: bool = False
 
 
 def checked_image(data: bytes, *, max_bytes: int, max_pixels: int) -> CheckedImage:

@@ -6,14 +6,15 @@ run, with every default filled in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tasks import lora
+from tasks import lora, samplers
 from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
@@ -39,6 +40,11 @@ class Request:
     seed: int | None = None
     loras: str = ""
     safety_check: bool = True
+    # Names as people say them; None is the model's own.
+    sampler: str | None = None
+    schedule: str | None = None
+    # Only the part of the input picture that its mask shows is drawn.
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ class Generation:
     # Weights by source, in the order of the sources. A mapping, as it comes back from the database.
     loras: Mapping[str, float] = field(default_factory=dict)
     safety_check: bool = True
+    # As `samplers.Choice`: two empty names are the model's own.
+    sampler: str = ""
+    schedule: str = ""
+    masked: bool = False
 
     @property
     def units(self) -> int:
@@ -105,6 +115,8 @@ def validate(
     if request.pipeline not in spec.pipelines:
         names = " or ".join(spec.pipelines)
         errors.append(FieldError("pipeline", f"{spec.model_id} does {names}"))
+    if request.masked and spec.layout == "instruct-pix2pix":
+        errors.append(FieldError("mask", f"{spec.model_id} draws whole pictures only"))
     _check_prompts(spec, request, errors)
     width, height = _size(spec, request, image_size, errors)
     _between(request.num_images_per_prompt, 1, spec.max_images, "num_images_per_prompt", errors)
@@ -119,10 +131,11 @@ def validate(
     if request.seed is not None:
         _between(request.seed, 0, MAX_SEED, "seed", errors)
     loras: dict[str, float] = {}
-    try:
+    choice = samplers.Choice()
+    with _noted(errors):
         loras = lora.parse(request.loras, lora_patterns)
-    except InvalidParams as refused:
-        errors.extend(refused.errors)
+    with _noted(errors):
+        choice = samplers.choose(spec.layout, request.sampler, request.schedule, steps)
     if errors:
         raise InvalidParams(errors)
     return Generation(
@@ -142,7 +155,18 @@ def validate(
         seed=seed if request.seed is None else request.seed,
         loras=loras,
         safety_check=request.safety_check,
+        sampler=choice.sampler,
+        schedule=choice.schedule,
+        masked=request.masked,
     )
+
+
+@contextlib.contextmanager
+def _noted(errors: list[FieldError]) -> Iterator[None]:
+    try:
+        yield
+    except InvalidParams as refused:
+        errors.extend(refused.errors)
 
 
 def prompts(text: str, most: int) -> tuple[str, ...]:

@@ -108,11 +108,15 @@ class Sweeper:
         """Delete what lost attempts left behind, once no such attempt can still be writing."""
         with self._sessions.begin() as session:
             leftovers = sweeps.unswept(session, 2 * self._settings.lease_s)
-        for job_id, kept in leftovers.items():
-            found = {stored.key for stored in self._store.list(f"outputs/{job_id}/")}
-            if found - kept:
-                self._store.delete(sorted(found - kept))
-                _log.info("objects_swept", job_id=str(job_id), count=len(found - kept))
+        for job_id, left in leftovers.items():
+            found = {one.key for start in left.beginnings for one in self._store.list(start)}
+            gone = found - left.kept
+            if gone:
+                with self._sessions.begin() as session:
+                    gone -= sweeps.others(session, gone)
+            if gone:
+                self._store.delete(sorted(gone))
+                _log.info("objects_swept", job_id=str(job_id), count=len(gone))
             with self._sessions.begin() as session:
                 sweeps.mark_swept(session, job_id)
 

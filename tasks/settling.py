@@ -20,10 +20,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from tasks import claims, failures, metrics, policies, telemetry
+from tasks import claims, failures, manifests, metrics, names, policies, results, telemetry
 from tasks.claims import NewOutput
 from tasks.engine.encoding import encode_png
-from tasks.errors import Interrupted, TasksError, Unchecked, Withheld
+from tasks.errors import Interrupted, StorageError, TasksError, Unchecked, Withheld
 from tasks.runtime import Runtime
 from tasks.tables import Job
 
@@ -174,7 +174,10 @@ class Settler:
             # All of them, before the job may run again: a late one would come after the sweeper.
             wait(storing[job.id])
             try:
-                stored.append(self._stored(job, storing[job.id], made[job.id].failed))
+                one = self._stored(job, storing[job.id], made[job.id].failed)
+                # Last, so that where it is, all that it tells of is.
+                manifests.store(self._run.store, job, one.outputs)
+                stored.append(one)
             except Interrupted:
                 continue
             except Exception as error:  # noqa: BLE001  as in _try
@@ -203,11 +206,19 @@ class Settler:
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
         with metrics.timed("encode", job.model_id):
-            data = encode_png(picture, seed=seed, model_id=job.model_id, job_id=str(job.id))
-        # The name cannot be guessed, so a link to it is the permission to see it; the attempt in
-        # the key keeps a worker that lost its claim from overwriting the winner's picture.
+            data = encode_png(
+                picture,
+                seed=seed,
+                model_id=job.model_id,
+                model_hash=names.weights_hash(self._run.catalog.get(job.model_id)),
+                job_id=str(job.id),
+            )
+        # It cannot be guessed, so a link to it is the permission to see the picture.
         name = f"{index}-{secrets.token_hex(12)}.png"
-        key = f"outputs/{job.id}/{job.attempt}/{name}"
+        key = results.picture_key(job.id, job.attempt, index, name, job.callback)
+        if results.is_shared(job.callback) and self._run.store.exists(key):
+            # Drawn before by another job of the same name; the next attempt draws anew.
+            raise StorageError(f"There is an object {key!r} already.")
         with metrics.timed("upload", job.model_id):
             self._run.store.put(key, data, "image/png")
         self._run.leases.touch()
@@ -273,9 +284,11 @@ class Settler:
                 with self._run.sessions.begin() as session:
                     return what(session)
             except _PASSING as error:
-                jobs = [telemetry.of(job) for job in batch]
                 _log.warning(
-                    "settlement_failed", tried=tried, error=telemetry.brief(error), jobs=jobs
+                    "settlement_failed",
+                    tried=tried,
+                    error=telemetry.brief(error),
+                    jobs=[telemetry.of(job) for job in batch],
                 )
                 if tried == _SETTLE_TRIES or all(map(self._is_lost, batch)):
                     raise

@@ -7,6 +7,7 @@ the transaction; `scheduler` and `keeper` call these at their intervals.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -14,9 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from ledger.errors import LedgerError
-from tasks import claims, jobs, telemetry
+from tasks import claims, jobs, results, telemetry
 from tasks.batching import Backlog
-from tasks.tables import Job
+from tasks.tables import Job, Output
 from tasks.workers import SILENCE_S
 
 _log = telemetry.get_logger()
@@ -136,8 +137,19 @@ def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:
     return [Backlog(row.queue, row.model_id, row.priority, row.waited_s) for row in rows]
 
 
-def unswept(session: Session, after_s: float) -> dict[UUID, set[str]]:
-    """Return ended jobs that a lost attempt may have left objects of, with the keys to keep."""
+@dataclass(frozen=True)
+class Leftovers:
+    """What lost attempts of an ended job may have left: objects of these beginnings, but for some.
+
+    Only what no other job has: in the folder of a task there may be others of its name.
+    """
+
+    beginnings: tuple[str, ...]
+    kept: frozenset[str]
+
+
+def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
+    """Return ended jobs that a lost attempt may have left objects of, and what is not to go."""
     rows = session.scalars(
         select(Job)
         .where(~Job.swept, Job.finished_at < func.now() - jobs.interval(after_s))
@@ -145,7 +157,17 @@ def unswept(session: Session, after_s: float) -> dict[UUID, set[str]]:
         .order_by(Job.finished_at)
         .limit(_SWEEP_BATCH)
     )
-    return {job.id: {output.key for output in job.outputs} for job in rows}
+    return {job.id: _leftovers(job) for job in rows}
+
+
+def _leftovers(job: Job) -> Leftovers:
+    kept = {*(output.key for output in job.outputs), *filter(None, [_manifest(job)])}
+    return Leftovers(tuple(results.beginnings(job.id, job.attempt, job.callback)), frozenset(kept))
+
+
+def others(session: Session, keys: Collection[str]) -> set[str]:
+    """Return those keys that are of a job's outputs, whosever they are."""
+    return set(session.scalars(select(Output.key).where(Output.key.in_(keys))))
 
 
 def mark_swept(session: Session, job_id: UUID) -> None:
@@ -165,10 +187,14 @@ def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
     return {
         job.id: [
             *(output.key for output in job.outputs),
-            *([] if job.input_key is None else [job.input_key]),
+            *(key for key in (job.input_key, _manifest(job)) if key is not None),
         ]
         for job in rows
     }
+
+
+def _manifest(job: Job) -> str | None:
+    return results.manifest_key(job.id, job.attempt, job.callback) if job.outputs else None
 
 
 def mark_deleted(session: Session, job_ids: Collection[UUID]) -> None:

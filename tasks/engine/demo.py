@@ -35,6 +35,7 @@ model_id = "pixeltoll/{name}"
 source = "{name}"
 layout = "{layout}"
 pipelines = {pipelines}
+aliases = {aliases}
 default_width = 256
 default_height = 256
 min_size = 64
@@ -44,6 +45,13 @@ default_steps = 8
 max_steps = 100
 max_images = 16
 max_batch = 8
+"""
+# So that the examples of the AWS task API run as they are written.
+_CATALOG_RUNTIME = """
+[[runtime]]
+name = "sdruntime"
+models = ["pixeltoll/demo-sd", "pixeltoll/demo-sdxl"]
+dynamic = true
 """
 
 _TEXT_WIDTH = 64
@@ -73,6 +81,7 @@ class _Recipe:
     name: str
     layout: str
     pipelines: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
     scheduler: str = "EulerDiscreteScheduler"
     unet: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,7 +89,12 @@ class _Recipe:
 _POOLED_WIDTH = 32
 _TIME_WIDTH = 8
 _RECIPES = (
-    _Recipe("demo-sd", "stable-diffusion", ("text-to-image", "image-to-image")),
+    _Recipe(
+        "demo-sd",
+        "stable-diffusion",
+        ("text-to-image", "image-to-image"),
+        aliases=("v1-5-pruned-emaonly.safetensors",),
+    ),
     _Recipe(
         "demo-sdxl",
         "stable-diffusion-xl",
@@ -117,13 +131,17 @@ def make_demo(target: Path, seed: int = 0) -> Path:
         pipe = _pipeline(recipe, tokenizer, generator)
         pipe.save_pretrained(target / recipe.name, safe_serialization=True)
     catalog = target / _CATALOG_NAME
-    catalog.write_text(_CATALOG_HEAD + "".join(map(_catalog_entry, _RECIPES)), "utf-8")
+    entries = "".join(map(_catalog_entry, _RECIPES))
+    catalog.write_text(_CATALOG_HEAD + entries + _CATALOG_RUNTIME, "utf-8")
     return catalog
 
 
 def _catalog_entry(recipe: _Recipe) -> str:
     return _CATALOG_ENTRY.format(
-        name=recipe.name, layout=recipe.layout, pipelines=json.dumps(recipe.pipelines)
+        name=recipe.name,
+        layout=recipe.layout,
+        pipelines=json.dumps(recipe.pipelines),
+        aliases=json.dumps(recipe.aliases),
     )
 
 

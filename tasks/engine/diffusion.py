@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, composite
 
 from tasks import lora
 from tasks.catalog import ModelSpec
 from tasks.engine import loading
 from tasks.engine.loading import Pipe
-from tasks.engine.protocol import Batch, StepCallback
+from tasks.engine.protocol import Batch, ImageTask, StepCallback
 from tasks.engine.safety import SafetyChecker
 from tasks.engine.sources import Download, Sources
 from tasks.engine.tiers import Budgets, Loaded, Tiers
@@ -110,10 +110,12 @@ class DiffusionEngine:
             InferenceError: The pipeline failed, or a picture is not finite.
         """
         kept = self._loaded(batch.model, batch.pipeline)
-        pipe = kept.pipelines[batch.pipeline]
+        masked = batch.tasks[0].mask is not None
+        pipe = kept.pipelines[loading.INPAINTING if masked else batch.pipeline]
         try:
             self._tiers.switch(kept, batch.loras)
-            pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
+            with loading.sampled(pipe, batch.sampling):
+                pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
             # Within the same guard: a device reports its errors when results are fetched from it.
             return _finished(pipe, pictures, batch)
         except (EngineError, StorageError):
@@ -171,7 +173,14 @@ def _arguments(batch: Batch) -> dict[str, Any]:
         arguments |= _prompts(batch, "negative_prompt")
     if batch.pipeline == loading.IMAGE_TO_IMAGE:
         arguments["image"] = [task.image for task in batch.tasks]
-    if batch.pipeline == loading.TEXT_TO_IMAGE or model.layout in loading.SIZED_BY_ARGUMENT:
+    masks = [task.mask for task in batch.tasks if task.mask is not None]
+    if masks:
+        arguments["mask_image"] = masks
+    if (
+        masks
+        or batch.pipeline == loading.TEXT_TO_IMAGE
+        or model.layout in loading.SIZED_BY_ARGUMENT
+    ):
         arguments |= {"width": batch.width, "height": batch.height}
     if model.max_sequence_tokens is not None and model.layout in loading.WITH_LONG_PROMPTS:
         arguments["max_sequence_length"] = model.max_sequence_tokens
@@ -242,7 +251,14 @@ def _finished(pipe: Pipe, pictures: torch.Tensor, batch: Batch) -> list[Image]:
         )
     processor = pipe.image_processor
     images: list[Image] = processor.numpy_to_pil(processor.pt_to_numpy(pictures))
-    return images
+    return [_unmasked(*one) for one in zip(images, batch.tasks, strict=True)]
+
+
+def _unmasked(made: Image, task: ImageTask) -> Image:
+    """Return what was drawn, and around the mask the input picture: the decoder changes all."""
+    if task.mask is None or task.image is None:
+        return made
+    return composite(made, task.image, task.mask)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -15,11 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 _COMPRESS_LEVEL = 1
 
 
-def encode_png(image: Image.Image, *, seed: int, model_id: str, job_id: str) -> bytes:
-    """Return the picture as a PNG whose text chunks `seed`, `model`, `job_id` say its origin."""
+def encode_png(
+    image: Image.Image, *, seed: int, model_id: str, model_hash: str, job_id: str
+) -> bytes:
+    """Return the picture as a PNG whose text chunks, named as the arguments, say its origin."""
     info = PngInfo()
     info.add_text("seed", str(seed))
     info.add_text("model", model_id)
+    info.add_text("model_hash", model_hash)
     info.add_text("job_id", job_id)
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=_COMPRESS_LEVEL, pnginfo=info)

@@ -7,15 +7,18 @@ from is `sources`'.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import diffusers
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tasks import samplers
 from tasks.catalog import ModelSpec
 from tasks.engine.quiet import quieten
 from tasks.engine.sources import Sources
@@ -29,6 +32,8 @@ _Part: TypeAlias = Any
 TEXT_TO_IMAGE = "text-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
 PIX2PIX = "instruct-pix2pix"
+# Image-to-image of what a mask shows.
+INPAINTING = "inpainting"
 
 # What a layout's pipelines must turn out to be. AutoPipeline goes by the model's own files, the
 # catalog by what the operator wrote: where they disagree, prices and bounds were meant for another
@@ -63,6 +68,10 @@ _NO_CHECKER = {
 }
 
 
+# Those of each model's own scheduler: some take a second to be made.
+_SAMPLERS: WeakKeyDictionary[Any, dict[samplers.Choice, Any]] = WeakKeyDictionary()
+
+
 def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, Pipe]:
     """Read a model from a folder or the hub: its pipelines by name, sharing every component.
 
@@ -75,8 +84,10 @@ def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, 
     names = [name for name in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE) if does(model, name)]
     try:
         first = _from_files(model, names[0], sources, dtype_on(device, model.dtype))
-        _check_whole(first)
+        _check_whole(first, has_files=model.checkpoint is None)
         pipelines = {name: _auto(name).from_pipe(first) for name in names[1:]}
+        if does(model, IMAGE_TO_IMAGE) and model.layout != PIX2PIX:
+            pipelines[INPAINTING] = diffusers.AutoPipelineForInpainting.from_pipe(first)
     except StorageError:
         raise
     except ModelLoadError as error:
@@ -118,10 +129,55 @@ def denoiser(pipe: Pipe) -> _Part:
 
 def _from_files(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtype) -> Pipe:
     expected = _CLASSES[model.layout, name]
+    pipe = (
+        _from_folder(model, name, sources, dtype)
+        if model.checkpoint is None
+        else _from_checkpoint(model, name, sources, dtype)
+    )
+    # The class alone does not tell: naming InstructPix2Pix's makes one of any model's files.
+    channels = pipe.vae.config.latent_channels * _LATENTS.get(model.layout, 1)
+    if not isinstance(pipe, expected) or denoiser(pipe).config.in_channels != channels:
+        raise ModelLoadError(f"the catalog says {model.layout}, but the files are for another.")
+    pipe.scheduler = _scheduler(model, pipe.scheduler)
+    return pipe
+
+
+def _from_checkpoint(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtype) -> Pipe:
+    """Read a checkpoint, whose layout's configuration is a folder, or is kept from the hub.
+
+    Raises:
+        ModelLoadError: The file lacks weights, or is for another layout.
+    """
+    path, config = sources.locate_checkpoint(model)
+    assert model.configuration is not None  # noqa: S101  it has been located
+    pipe = _CLASSES[model.layout, name].from_single_file(
+        path,
+        config=config,
+        revision=model.configuration.revision,
+        dtype=dtype,
+        # As far as they are kept; what is not is still fetched from the hub.
+        local_files_only=True,
+        **_replaced(model, config, sources, dtype),
+        **(_NO_CHECKER if model.layout in _WITH_CHECKER else {}),
+    )
+    for part, module in pipe.components.items():
+        if isinstance(module, torch.nn.Module) and any(
+            weight.is_meta for weight in module.parameters()
+        ):
+            raise ModelLoadError(f"the checkpoint lacks weights of the {part}.")
+    # Any class is made of any file. SDXL's UNet alone is told sizes beside the prompt.
+    is_xl = pipe.unet.config.addition_embed_type is not None
+    if is_xl != (model.layout == "stable-diffusion-xl"):
+        raise ModelLoadError(f"the catalog says {model.layout}, but the files are for another.")
+    return pipe
+
+
+def _from_folder(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtype) -> Pipe:
+    expected = _CLASSES[model.layout, name]
     source = sources.locate(model)
     # AutoPipeline does not know InstructPix2Pix, whose class has to be named.
     reader = expected if model.layout == PIX2PIX else _auto(name)
-    pipe = reader.from_pretrained(
+    return reader.from_pretrained(
         source,
         revision=model.revision,
         variant=model.variant,
@@ -130,12 +186,6 @@ def _from_files(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtyp
         **_replaced(model, source, sources, dtype),
         **(_NO_CHECKER if model.layout in _WITH_CHECKER else {}),
     )
-    # The class alone does not tell: naming InstructPix2Pix's makes one of any model's files.
-    channels = pipe.vae.config.latent_channels * _LATENTS.get(model.layout, 1)
-    if not isinstance(pipe, expected) or denoiser(pipe).config.in_channels != channels:
-        raise ModelLoadError(f"the catalog says {model.layout}, but the files are for another.")
-    pipe.scheduler = _scheduler(model, pipe.scheduler)
-    return pipe
 
 
 def _replaced(
@@ -146,7 +196,9 @@ def _replaced(
     if model.unet is not None:
         path = sources.locate_part(model.unet)
         config = diffusers.UNet2DConditionModel.load_config(
-            source, subfolder="unet", revision=model.revision
+            source,
+            subfolder="unet",
+            revision=(model.configuration or model).revision,
         )
         with torch.device("meta"):  # drawing random weights first would take longer than all else
             unet = diffusers.UNet2DConditionModel.from_config(config)
@@ -188,7 +240,25 @@ def _scheduler(model: ModelSpec, current: _Part) -> _Part:
     return compatible[name].from_config(current.config, **changes)
 
 
-def _check_whole(pipe: Pipe) -> None:
+@contextlib.contextmanager
+def sampled(pipe: Pipe, choice: samplers.Choice) -> Iterator[None]:
+    """Let a pipeline run by another sampler than its own for as long as the block lasts."""
+    if not choice.sampler:
+        yield
+        return
+    own = pipe.scheduler
+    made = _SAMPLERS.setdefault(own, {})
+    if choice not in made:
+        kind, changes = samplers.recipe(choice)
+        made[choice] = getattr(diffusers, kind).from_config(own.config, **changes)
+    pipe.scheduler = made[choice]
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
+
+
+def _check_whole(pipe: Pipe, *, has_files: bool) -> None:
     """Find what transformers makes up without a word; diffusers refuses a model with gaps itself.
 
     Raises:
@@ -196,7 +266,7 @@ def _check_whole(pipe: Pipe) -> None:
     """
     parts = {name: part for name, part in pipe.components.items() if part is not None}
     for name, part in parts.items():
-        if name.startswith("text_encoder"):
+        if has_files and name.startswith("text_encoder"):
             missing = _gaps(part.state_dict(), _keys_in_files(Path(part.name_or_path)))
             if missing:
                 raise ModelLoadError(f"{name} lacks {len(missing)} weights, as {min(missing)}.")

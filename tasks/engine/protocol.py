@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.catalog import ModelSpec
+from tasks.samplers import Choice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,12 +22,17 @@ StepCallback = Callable[[int, int], bool]
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One picture to make. `image` is the input picture: RGB, already of the batch's size."""
+    """One picture to make. `image` is the input picture: RGB, already of the batch's size.
+
+    `mask` is grey and of the same size: only what is white in it is drawn. Either all pictures of a
+    batch have one, or none.
+    """
 
     prompt: str
     negative_prompt: str
     seed: int
     image: Image | None = None
+    mask: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Batch:
     strength: float
     tasks: tuple[ImageTask, ...]
     loras: Mapping[str, float] = field(default_factory=dict)
+    sampling: Choice = field(default_factory=Choice)
 
 
 class Engine(Protocol):

@@ -38,6 +38,7 @@ class Sources:
     def __init__(self, cache_dir: Path, download: Download | None = None) -> None:
         self._cache_dir = cache_dir
         self._download = download
+        self._checked: set[tuple[Path, int, int, str]] = set()
 
     def locate(self, model: ModelSpec) -> str:
         """Return the model's folder, downloaded if need be, or its hub id.
@@ -52,6 +53,35 @@ class Sources:
             lambda names: refuse_pickled(model.source, names),
         )
         return str(found)
+
+    def locate_checkpoint(self, model: ModelSpec) -> tuple[str, str]:
+        """Return the path of the one file that a model is, and where its configuration is.
+
+        Raises:
+            ModelLoadError: There is nothing there, no pinned revision, or the file is not the one
+                that the catalog means.
+            StorageError: The object store could not be read.
+        """
+        assert model.checkpoint is not None  # noqa: S101  asked by the caller
+        assert model.configuration is not None  # noqa: S101  the catalog has seen to it
+        path = self.locate_part(model.checkpoint)
+        if model.sha256 is not None:
+            self._check_digest(Path(path), model.sha256)
+        return path, self._locate(model.configuration, _is_configuration, lambda _names: None)
+
+    def _check_digest(self, path: Path, wanted: str) -> None:
+        """Read a file once for as long as it does not change: it has gigabytes."""
+        facts = path.stat()
+        known = (path, facts.st_mtime_ns, facts.st_size, wanted)
+        if known in self._checked:
+            return
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted:
+            raise ModelLoadError(
+                f"{path.name} has the SHA-256 {found}, and the catalog says {wanted}."
+            )
+        self._checked.add(known)
 
     def locate_part(self, part: Part) -> str:
         """Return the folder of a component, its hub id, or the path of its one file.
@@ -230,3 +260,7 @@ def _wanted(name: str) -> bool:
 
 def _is_read(name: str) -> bool:
     return PurePosixPath(name).suffix in _NEEDED
+
+
+def _is_configuration(name: str) -> bool:
+    return _wanted(name) and PurePosixPath(name).suffix != _SAFE

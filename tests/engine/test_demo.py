@@ -53,6 +53,10 @@ def test_the_catalog_names_three_models_with_their_bounds(demo_catalog: Catalog)
         assert (spec.default_width, spec.default_height) == (256, 256)
         assert (spec.default_steps, spec.max_steps) == (8, 100)
         assert (spec.max_images, spec.max_batch) == (16, 8)
+    runtime = demo_catalog.runtime("sdruntime")
+    assert (runtime.models, runtime.dynamic) == (("pixeltoll/demo-sd", "pixeltoll/demo-sdxl"), True)
+    found = demo_catalog.resolve("v1-5-pruned-emaonly.safetensors")
+    assert found.model_id == "pixeltoll/demo-sd"
 
 
 def test_every_text_has_tokens_and_common_words_have_one(demo_dir: Path) -> None:

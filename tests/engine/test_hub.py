@@ -31,7 +31,7 @@ from tasks.errors import ModelLoadError
 
 for line in sys.stdin:
     source, revision = json.loads(line)
-    spec = ModelSpec(source, source, "stable-diffusion", ("text-to-image",), revision)
+    spec = ModelSpec(source, source, "stable-diffusion", ("text-to-image",), revision=revision)
     engine = DiffusionEngine(Path("cache"), device="cpu")
     try:
         engine.load(spec, "text-to-image")

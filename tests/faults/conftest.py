@@ -72,9 +72,9 @@ class House:
         """Wait until a worker hears bells: what is submitted now is not what it starts with."""
         eventually(lambda: process.said("worker_listens"))
 
-    def wait_for_step(self, state: str = "running") -> None:
+    def wait_for_step(self, state: str = "running", within_s: float = 30) -> None:
         """Wait until a worker is in the middle of a batch."""
-        eventually(lambda: self.count("state = :state AND step > 0", state=state))
+        eventually(lambda: self.count("state = :state AND step > 0", state=state), within_s)
 
     def wait_until_done(self, within_s: float = 30) -> None:
         eventually(lambda: not self.count("finished_at IS NULL"), within_s)

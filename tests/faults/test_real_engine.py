@@ -35,7 +35,7 @@ def test_a_real_worker_killed_in_the_middle_of_a_batch(demo_house: House) -> Non
     asked = {"model_id": MODEL, "width": 64, "height": 64, "num_inference_steps": 100}
     some = [house.stage.submit(f"a house by the sea, {number}", **asked) for number in range(2)]
     workers = [house.start(roles.real_worker, MODEL) for _ in range(2)]
-    house.wait_for_step()
+    house.wait_for_step(within_s=90)  # Two workers load torch first.
     # Both jobs are in one batch, of the worker that was ready first.
     (owner,) = {house.stage.job(job.id).worker_id for job in some}
     next(worker for worker in workers if f"-{worker.pid}-" in str(owner)).kill()

@@ -12,12 +12,10 @@ from typing import Annotated, Any
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from api import parsing
+from api import offered, parsing
 from api.errors import MalformedBody, UnsupportedContentType
 from api.runtime import Runtime
 from api.schemas import JobFields
-from ledger import offers
-from ledger.tables import Offer
 from tasks.catalog import Pipeline
 from tasks.errors import FieldError, InvalidParams, NoOffer
 
@@ -143,10 +141,6 @@ def _default_model(runtime: Runtime, pipeline: Pipeline) -> str:
     }[pipeline]
     if named:
         return named
-    with runtime.reads() as session:
-        live = offers.live(session, Offer.pipeline == pipeline)
-    offered = {offer.capability.model_id for offer in live}
-    for spec in runtime.catalog.models():
-        if spec.model_id in offered:
-            return spec.model_id
+    for spec in offered.of_pipeline(runtime, pipeline):
+        return spec.model_id
     raise NoOffer(pipeline, "", ())

@@ -26,6 +26,7 @@ from ledger.offers import Capability
 from tasks import claims, workers
 from tasks.catalog import Catalog, ModelSpec, Pipeline
 from tasks.claims import NewOutput
+from tasks.names import ModelRuntime
 from tasks.routing import queue_name
 from tasks.storage import ObjectStore
 from tasks.tables import Job
@@ -39,21 +40,31 @@ ADMIN_KEY = "the-admin-key"
 ORCHESTRATOR = "north"
 MAX_BODY_BYTES = 1_000_000
 
+CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
+
 CATALOG = Catalog(
-    ModelSpec(
-        model_id=model_id,
-        source="unused",
-        layout="stable-diffusion",
-        pipelines=("image-to-image",) if model_id == EDITOR else get_args(Pipeline),
-        default_width=256,
-        default_height=256,
-        max_size=512,
-        default_steps=8,
-        max_steps=100,
-        max_images=16,
-        max_prompt_chars=200,
-    )
-    for model_id in (MODEL, UNSOLD, EDITOR)
+    (
+        ModelSpec(
+            model_id=model_id,
+            source="unused",
+            layout="stable-diffusion",
+            pipelines=("image-to-image",) if model_id == EDITOR else get_args(Pipeline),
+            aliases=(CHECKPOINT,) if model_id == MODEL else (),
+            default_width=256,
+            default_height=256,
+            max_size=512,
+            default_steps=8,
+            max_steps=100,
+            max_images=16,
+            max_prompt_chars=200,
+        )
+        for model_id in (MODEL, UNSOLD, EDITOR)
+    ),
+    (
+        ModelRuntime("sdruntime", (MODEL, UNSOLD), dynamic=True),
+        ModelRuntime("fixed", (MODEL,)),
+        ModelRuntime("unsold", (UNSOLD,)),
+    ),
 )
 
 GOOD: dict[str, Any] = {"pipeline": "text-to-image", "model_id": MODEL, "prompt": "a fox"}

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from PIL import Image
 
-from tasks import claims
+from tasks import claims, names
 from tasks.engine.protocol import ImageTask
 from tasks.storage import ObjectStore
 from tasks.tables import Job
@@ -45,6 +45,7 @@ def test_a_job_becomes_pictures_that_are_paid_for(stage: Stage, store: ObjectSto
         assert made.info == {
             "seed": str(output.seed),
             "model": SMALL,
+            "model_hash": names.weights_hash(stage.catalog.get(SMALL)),
             "job_id": str(job.id),
         }
     assert stage.balance().available == FUNDS - Decimal(2 * SIDE * SIDE) * Decimal("1.9073484e-08")

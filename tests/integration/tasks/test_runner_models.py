@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from PIL import Image
 
+from tasks import names
+from tasks.catalog import ModelSpec
+from tasks.engine.protocol import Batch, StepCallback
 from tasks.errors import (
     InferenceError,
     LoraError,
@@ -22,7 +26,7 @@ from tasks.storage import ObjectStore
 from tasks.tables import Job
 from tests.fakes import BrokenEngine, FakeEngine, Gate
 from tests.invariants import assert_sound
-from tests.stage import UNLOADABLE, Stage
+from tests.stage import OTHER, SMALL, UNLOADABLE, Stage
 
 SET = '{"acme/style": 1}'
 
@@ -72,6 +76,44 @@ def test_a_model_that_is_there_already_is_not_said_to_load(
     assert stage.job(job.id).phase is None
     gate.open()
     thread.join(30)
+
+
+class RoomForOne(FakeEngine):
+    """Has memory for one model, and makes pictures of that one alone."""
+
+    def load(self, model: ModelSpec, pipeline: str) -> None:
+        if self.loaded != (model.model_id,):
+            self._loaded = ()
+        super().load(model, pipeline)
+
+    def generate(self, batch: Batch, on_step: StepCallback) -> list[Image.Image]:
+        assert self.loaded == (batch.model.model_id,)
+        return super().generate(batch, on_step)
+
+    @property
+    def switches(self) -> int:
+        """How often another model was brought into memory."""
+        order = [model_id for model_id, _ in self.loads]
+        return sum(before != after for before, after in pairwise(["", *order]))
+
+
+def test_jobs_of_two_models_in_turn_get_the_right_one_each_and_few_switches(
+    stage: Stage, store: ObjectStore
+) -> None:
+    some = [stage.submit(model_id=SMALL if n % 2 else OTHER, prompt=f"cat {n}") for n in range(20)]
+    engine = RoomForOne()
+    runner, _ = stage.runner(engine, store)
+    runner.serve()
+    assert stage.states(some) == ["succeeded"] * 20
+    for job in some:
+        (made,) = stored_pictures(stage, store, job)
+        spec = stage.catalog.get(job.model_id)
+        assert made.info["model_hash"] == names.weights_hash(spec)
+    assert engine.switches == 2
+    drawn = {
+        (batch.model.model_id, task.prompt) for batch in engine.batches for task in batch.tasks
+    }
+    assert drawn == {(job.model_id, job.params["prompt"]) for job in some}
 
 
 def test_models_that_cannot_be_loaded_do_not_take_the_worker_down(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tasks import claims, sweeps, workers
 from tasks.scheduler import Sweeper
 from tasks.storage import ObjectStore
+from tasks.tables import Job
 from tests.fakes import MoodyStore
 from tests.integration.tasks.test_states import outputs
 from tests.invariants import assert_no_orphans
@@ -136,13 +137,17 @@ def test_a_job_that_never_ran_has_nothing_to_sweep(stage: Stage) -> None:
         assert sweeps.unswept(session, after_s=-1) == {}
 
 
+def nothing_kept(job: Job) -> sweeps.Leftovers:
+    return sweeps.Leftovers((f"outputs/{job.id}/",), frozenset())
+
+
 def test_leftovers_are_given_the_time_in_which_they_may_still_be_written(stage: Stage) -> None:
     stage.submit("a cat")
     (job,) = stage.claim()
     stage.cancel(job)
     with stage.sessions.begin() as session:
         assert sweeps.unswept(session, after_s=60) == {}
-        assert sweeps.unswept(session, after_s=-1) == {job.id: set()}
+        assert sweeps.unswept(session, after_s=-1) == {job.id: nothing_kept(job)}
 
 
 def test_an_attempt_that_comes_late_has_the_job_swept_again(stage: Stage) -> None:
@@ -153,7 +158,7 @@ def test_an_attempt_that_comes_late_has_the_job_swept_again(stage: Stage) -> Non
         sweeps.mark_swept(session, job.id)
         assert sweeps.unswept(session, after_s=-1) == {}
         claims.leave_to_sweep(session, [job.id])
-        assert sweeps.unswept(session, after_s=-1) == {job.id: set()}
+        assert sweeps.unswept(session, after_s=-1) == {job.id: nothing_kept(job)}
 
 
 def test_a_chore_that_fails_does_not_stop_the_others(stage: Stage) -> None:

@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from tasks import catalog
-from tasks.errors import CatalogError, UnknownModel
+from tasks import catalog, names
+from tasks.catalog import Catalog
+from tasks.errors import CatalogError, UnknownModel, UnknownRuntime
 
 MODEL: dict[str, Any] = {
     "model_id": "acme/turbo",
@@ -138,6 +139,14 @@ def test_a_folder_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
         ({"layout": "instruct-pix2pix"}, "pipelines must be some of image-to-image"),
         ({"model_id": "acme/turbo v2"}, "model_id must be a hub id"),
         ({"model_id": "../turbo"}, "model_id must be a hub id"),
+        ({"sha256": "6CE0"}, "sha256 must be 64 hexadecimal digits"),
+        ({"sha256": "a" * 64}, "config and sha256 are for a source that is one .safetensors"),
+        ({"config": {"source": "a/b"}}, "config and sha256 are for a source that is one"),
+        (
+            {"source": "a.safetensors", "config": {"source": "a/b", "file": "c.json"}},
+            "config must be a folder",
+        ),
+        ({"source": "a.safetensors", "layout": "flux", "size_multiple": 16}, "a checkpoint must"),
         ({"source": ""}, "source must not be empty"),
         ({"dtype": "int8"}, "dtype: "),
         ({"max_batch": "4"}, "max_batch: Input should be a valid integer"),
@@ -206,7 +215,16 @@ def test_two_models_may_not_share_their_queues(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["[[models]]\n", "model = 3\n", "model = [3]\n", "[model]\n", "nonsense", "\ufffe", 'x = "y"'],
+    [
+        "[[models]]\n",
+        "runtime = 3\n",
+        "model = 3\n",
+        "model = [3]\n",
+        "[model]\n",
+        "nonsense",
+        "\ufffe",
+        'x = "y"',
+    ],
 )
 def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "catalog.toml"
@@ -246,3 +264,117 @@ def test_livepeers_names_of_sdxl_lightning_find_the_unet_of_their_steps(steps: i
     spec = catalog.load().resolve(f"ByteDance/SDXL-Lightning-{steps}step")
     assert spec.run_steps == (steps, steps)
     assert catalog.load().resolve(f"ByteDance/SDXL-Lightning_{steps}step") == spec
+
+
+# --- names and runtimes -----------------------------------------------------------------------
+
+DIGEST = "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa"
+FILE = "v1-5-pruned-emaonly.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "acme/turbo",
+        FILE,
+        "v1-5-pruned-emaonly",
+        f"{FILE} [6ce0161689]",
+        "v1-5-pruned-emaonly [6ce0161689]",
+        "6ce0161689",
+    ],
+)
+def test_a_checkpoint_is_found_by_every_name_that_it_has_elsewhere(
+    tmp_path: Path, name: str
+) -> None:
+    for one in (
+        {"aliases": [FILE], "source": "s3://models/a.safetensors"},
+        {"source": f"s3://m/{FILE}"},
+    ):
+        found = catalog.load(write(tmp_path, {**MODEL, **one, "sha256": DIGEST}))
+        assert found.resolve(name).model_id == "acme/turbo"
+        assert found.resolve(name).unavailable is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", "v1-5", FILE.upper(), f"{FILE} [0000000000]", f" {FILE}", f"models/{FILE}"]
+)
+def test_no_model_is_guessed(tmp_path: Path, name: str) -> None:
+    found = catalog.load(write(tmp_path, {**MODEL, "source": f"s3://m/{FILE}", "sha256": DIGEST}))
+    with pytest.raises(UnknownModel):
+        found.resolve(name)
+
+
+def test_a_file_name_that_two_models_share_finds_neither_and_an_alias_decides(
+    tmp_path: Path,
+) -> None:
+    first = {**MODEL, "source": f"s3://a/{FILE}"}
+    second = {**MODEL, "model_id": "acme/other", "source": f"s3://b/{FILE}"}
+    with pytest.raises(UnknownModel):
+        catalog.load(write(tmp_path, first, second)).resolve(FILE)
+    chosen = catalog.load(write(tmp_path, first, {**second, "aliases": [FILE]}))
+    assert chosen.resolve(FILE).model_id == "acme/other"
+
+
+def test_weights_that_are_no_checkpoint_have_a_hash_of_what_pins_them(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    here = write(tmp_path, {**MODEL, "source": "there"})
+    first = names.weights_hash(catalog.load(here).get("acme/turbo"))
+    assert len(first) == 10
+    (tmp_path / "elsewhere" / "there").mkdir(parents=True)
+    moved = write(tmp_path / "elsewhere", {**MODEL, "source": "there"})
+    assert names.weights_hash(catalog.load(moved).get("acme/turbo")) == first
+    pinned = write(tmp_path, {**MODEL, "source": "there", "revision": "a" * 40})
+    assert names.weights_hash(catalog.load(pinned).get("acme/turbo")) != first
+
+
+def runtimes(folder: Path, text: str) -> Catalog:
+    path = write(folder, MODEL, {**MODEL, "model_id": "acme/other", "aliases": [FILE]})
+    path.write_text(path.read_text("utf-8") + f"[[runtime]]\n{text}\n", "utf-8")
+    return catalog.load(path)
+
+
+def test_a_runtime_names_models_by_id_or_alias(tmp_path: Path) -> None:
+    text = f'name = "sdruntime"\nmodels = ["acme/turbo", "{FILE}"]\ndynamic = true'
+    runtime = runtimes(tmp_path, text).runtime("sdruntime")
+    assert (runtime.models, runtime.dynamic) == (("acme/turbo", FILE), True)
+    with pytest.raises(UnknownRuntime, match="sdruntime"):
+        runtimes(tmp_path, text).runtime("other")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('name = "a b"\nmodels = ["acme/turbo"]', "name must be letters"),
+        ('name = "a"\nmodels = []', "models must name one model"),
+        ('name = "a"\nmodels = ["acme/turbo", "acme/other"]', "must be `dynamic = true`"),
+        ('name = "a"\nmodels = ["acme/nothing"]', "'a' cannot be had. There is no model"),
+        ('models = ["acme/turbo"]', "without a name: name: "),
+        ('name = "a"\nmodel = "acme/turbo"', "model: Unexpected keyword argument"),
+        (
+            'name = "a"\nmodels = ["acme/turbo"]\n[[runtime]]\nname = "a"\nmodels = ["acme/turbo"]',
+            "'a' more than once",
+        ),
+    ],
+)
+def test_an_impossible_runtime_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(CatalogError) as refused:
+        runtimes(tmp_path, text)
+    assert told in str(refused.value)
+
+
+def test_a_checkpoint_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
+    (tmp_path / FILE).touch()
+    (tmp_path / "config").mkdir()
+    path = write(tmp_path, {**MODEL, "source": FILE, "config": {"source": "config"}})
+    found = catalog.load(path).get("acme/turbo")
+    assert found.checkpoint == catalog.Part(str(tmp_path), None, FILE)
+    assert found.configuration == catalog.Part(str(tmp_path / "config"))
+    assert names.title(found).startswith(f"{FILE} [")
+
+
+def test_a_checkpoint_on_the_hub_needs_its_commit(tmp_path: Path) -> None:
+    hub = {**MODEL, "source": f"acme/turbo/{FILE}"}
+    assert catalog.load(write(tmp_path, hub)).get("acme/turbo").unavailable
+    pinned = catalog.load(write(tmp_path, {**hub, "revision": "a" * 40})).get("acme/turbo")
+    assert pinned.unavailable is None
+    assert pinned.configuration is not None

@@ -1,0 +1,51 @@
+"""What a task's folder says of its pictures: the `.out` file that is written after them.
+
+It has the shape that the AWS task API gives it; where it is, is `results`' matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from tasks import results
+from tasks.claims import NewOutput
+from tasks.storage import ObjectStore
+from tasks.tables import Job
+
+
+def store(store: ObjectStore, job: Job, outputs: Sequence[NewOutput]) -> None:
+    """Write what an attempt of a task has made; a job that is no task has nothing to say.
+
+    Raises:
+        StorageError: The object store did not take it.
+    """
+    task = results.Task.of(job.callback)
+    if task is not None:
+        data = json.dumps(_manifest(job, task, outputs)).encode()
+        store.put(task.manifest(job.id, job.attempt), data, "application/json")
+
+
+def _manifest(job: Job, task: results.Task, outputs: Sequence[NewOutput]) -> dict[str, object]:
+    """Say what was run, by the web UI's names, and the pictures' seeds in their order."""
+    run = job.params
+    made = sorted(outputs, key=lambda one: one.index)
+    return {
+        "images": [""],
+        "parameters": {
+            "prompt": run["prompt"],
+            "negative_prompt": run["negative_prompt"],
+            "seed": run["seed"],
+            "steps": run["num_inference_steps"],
+            "cfg_scale": run["guidance_scale"],
+            "width": run["width"],
+            "height": run["height"],
+            "denoising_strength": run["strength"] if job.input_key else None,
+            "sd_model_checkpoint": job.model_id,
+            "id_task": task.id,
+            "image_seed": ",".join(str(one.seed) for one in made),
+            "image_url": [task.url(one.key) for one in made],
+            "error_msg": "",
+        },
+        "info": "",
+    }

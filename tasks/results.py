@@ -1,0 +1,122 @@
+"""Where a job's pictures are in the object store, and its manifest, where it has one. Pure.
+
+By itself a job has a folder of its own, `outputs/<job>/<attempt>/`. A job of the AWS task API has
+the folder that its client has named, below one of its gateway's, and there may be others of the
+same name in it. What is in a folder is numbered from 1: `<id>-<rand4>-<n>.png`, and
+`<id>-<rand4>.out` says what it all is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+# Our own folder in the bucket, so that no prefix leads to what is not a task's.
+_ROOT = "tasks"
+_ID = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_-]{1,64}")
+# Letters that mean the same in every store, URL and file system; parts of dots lead elsewhere.
+_PART = re.compile(r"(?!\.+$)[A-Za-z0-9!_.*'()=+@,-]+")
+_MAX_PREFIX_CHARS = 512
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job of the AWS task API, as the job's row keeps it: who asked, and where results go."""
+
+    id: str
+    runtime: str
+    bucket: str
+    folder: str
+
+    @classmethod
+    def of(cls, callback: Mapping[str, Any] | None) -> Task | None:
+        """Return the task that a job's row tells of; None: it is no task."""
+        found = (callback or {}).get("task")
+        return None if found is None else cls(**found)
+
+    @property
+    def location(self) -> str:
+        """Where its results are."""
+        return self.url(self.folder)
+
+    def url(self, key: str) -> str:
+        """Return an object's address."""
+        return f"s3://{self.bucket}/{key}"
+
+    def stem(self, job_id: UUID, attempt: int) -> str:
+        """Return what the keys of one attempt begin with.
+
+        What comes of an attempt is not to be guessed, and can be found again by who knows the job:
+        a worker that has lost its claim overwrites nothing, and what it leaves can be deleted.
+        """
+        drawn = hashlib.sha256(f"{job_id}/{attempt}".encode()).hexdigest()[:4]
+        return f"{self.folder}/{self.id}-{drawn}"
+
+    def manifest(self, job_id: UUID, attempt: int) -> str:
+        """Return the key of what says what an attempt has made."""
+        return f"{self.stem(job_id, attempt)}.out"
+
+
+def folder(gateway_id: UUID, prefix: str, task_id: str) -> str:
+    """Return where a gateway's task has its results, by a prefix and an id that are checked."""
+    return f"{_ROOT}/{gateway_id}/{prefix}/{task_id}"
+
+
+def is_task_id(text: str) -> bool:
+    """Tell whether a text may be a task's id: it stands in keys and messages."""
+    return _ID.fullmatch(text) is not None
+
+
+def checked_prefix(text: str) -> str:
+    """Return a prefix without the slash at its end.
+
+    Raises:
+        ValueError: It is none, or could lead out of its folder; says what to do.
+    """
+    prefix = text.removesuffix("/")
+    if not prefix:
+        raise ValueError("must name a folder, such as `output`")
+    if len(prefix) > _MAX_PREFIX_CHARS:
+        raise ValueError(f"must have at most {_MAX_PREFIX_CHARS} characters")
+    if not all(_PART.fullmatch(part) for part in prefix.split("/")):
+        raise ValueError(
+            "must be names that slashes divide, of letters, digits and !_.*'()=+@,- ; it cannot "
+            "begin with a slash, and no name is empty or of dots alone"
+        )
+    return prefix
+
+
+def picture_key(
+    job_id: UUID, attempt: int, index: int, name: str, callback: Mapping[str, Any] | None
+) -> str:
+    """Return where an attempt of a job stores the picture of an index."""
+    task = Task.of(callback)
+    if task is None:
+        # The attempt keeps a worker that lost its claim from overwriting the winner's picture.
+        return f"outputs/{job_id}/{attempt}/{name}"
+    return f"{task.stem(job_id, attempt)}-{index + 1}{PurePosixPath(name).suffix}"
+
+
+def is_shared(callback: Mapping[str, Any] | None) -> bool:
+    """Tell whether a job's folder may have another job's pictures in it, too."""
+    return Task.of(callback) is not None
+
+
+def manifest_key(job_id: UUID, attempt: int, callback: Mapping[str, Any] | None) -> str | None:
+    """Return where an attempt of a job stores its manifest; None: it has none."""
+    task = Task.of(callback)
+    return None if task is None else task.manifest(job_id, attempt)
+
+
+def beginnings(job_id: UUID, attempt: int, callback: Mapping[str, Any] | None) -> list[str]:
+    """Return what the keys of all that the attempts of a job may have stored begin with."""
+    task = Task.of(callback)
+    if task is None:
+        return [f"outputs/{job_id}/"]
+    stems = [task.stem(job_id, one) for one in range(1, attempt + 1)]
+    return [f"{stem}{next_}" for stem in stems for next_ in ("-", ".")]

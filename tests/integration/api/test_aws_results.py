@@ -1,0 +1,254 @@
+"""Tasks of the AWS API from end to end: pictures in their folder, and a message that they are."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from PIL import Image
+from sqlalchemy import text
+from standardwebhooks.webhooks import Webhook as Verifier
+
+from api import messages
+from tasks import claims, names, webhooks
+from tasks.delivery import Courier
+from tasks.errors import InferenceError
+from tasks.outbound import Outbound
+from tasks.places import Rules
+from tasks.results import Task
+from tasks.scheduler import Sweeper
+from tasks.tables import Job, Webhook
+from tests.fakes import EXPLODES, FakeEngine, PickyEngine
+from tests.integration.api.test_aws import NEW, OLD, V1, V2, metadata, post
+from tests.integration.api.working import working
+from tests.integration.api.world import MODEL, World, png
+from tests.stage import eventually
+from tests.web import Handler, Visit, Web, serving
+
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:done"
+
+
+def answer(handler: Handler, visit: Visit) -> None:
+    if visit.path == "/cat.png":
+        handler.give(200, png(300, 200), Content_Type="image/png")
+    else:
+        handler.give(204)
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A gateway with a webhook, an installation with a topic, and who tells them."""
+
+    world: World
+    web: Web
+    webhook: Webhook
+    published: list[str]
+
+    def run(self, path: str, body: Any, engine: FakeEngine) -> UUID:
+        """Submit a task and run it to its end."""
+        response = post(self.world, path, body)
+        assert response.status_code == 200, response.text
+        job_id = UUID(response.json["job_id"])
+        with working(self.world, engine):
+            eventually(lambda: self.job(job_id).finished_at)
+        return job_id
+
+    def job(self, job_id: UUID) -> Job:
+        with self.world.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def told(self) -> Any:
+        """Deliver what is due; returns the last message, which the receiver's library verifies."""
+        rules = Rules(trusted=frozenset({f"127.0.0.1:{self.web.port}"}))
+        settings = self.world.runtime.task_settings
+        render = messages.renderer("https://pixels.example")
+        Courier(self.world.sessions, Outbound(rules), self.publish, render, settings).deliver()
+        visit = next(one for one in reversed(self.web.visits) if one.path == "/hook")
+        found = Verifier(self.webhook.secret or "").verify(visit.body, dict(visit.headers))
+        assert json.loads(self.published[-1]) == found
+        return found
+
+    def publish(self, topic: str, message: str, _: object) -> None:
+        assert topic == TOPIC
+        self.published.append(message)
+
+    def get(self, url: str) -> bytes:
+        bucket = self.world.runtime.task_settings.s3_bucket
+        return self.world.store.get(url.removeprefix(f"s3://{bucket}/"))
+
+    def keys(self) -> list[str]:
+        return sorted(one.key for one in self.world.store.list("tasks/"))
+
+    def folder(self, name: str) -> str:
+        return f"tasks/{self.world.gateway_id}/{name}"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with serving(answer) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def studio(shared_world: World, web: Web) -> Studio:
+    trusted = f"127.0.0.1:{web.port}"
+    settings = shared_world.runtime.task_settings.model_copy(
+        update={"link_hosts": trusted, "retry_delay_s": 0}
+    )
+    runtime = replace(shared_world.runtime, task_settings=settings)
+    shared_world.app.extensions["pixeltoll"] = runtime
+    world = replace(shared_world, runtime=runtime)
+    with world.sessions.begin() as session:
+        rules = Rules(trusted=frozenset({trusted}))
+        hook = webhooks.create(session, world.gateway_id, web.url("/hook"), (), rules)
+        webhooks.listen_on(session, [TOPIC])
+    return Studio(world, web, hook, [])
+
+
+@pytest.fixture(autouse=True)
+def _empty(studio: Studio) -> Iterator[None]:
+    yield
+    if keys := studio.keys():
+        studio.world.store.delete(keys)
+
+
+@pytest.mark.parametrize("path", [V2, V1])
+def test_the_examples_are_drawn_stored_and_told(studio: Studio, path: str) -> None:
+    body = copy.deepcopy(NEW if path == V2 else OLD)
+    link = studio.web.url("/cat.png")
+    if path == V2:
+        body["task"]["content"]["init_images"] = [link]
+    else:
+        body["alwayson_scripts"]["image_link"] = link
+    job = studio.job(studio.run(path, body, FakeEngine()))
+    message = studio.told()
+
+    stem = Task.of(job.callback).stem(job.id, 1)  # type: ignore[union-attr]  # it is one
+    assert stem.startswith(studio.folder("output/test-i2i/test-i2i-"))
+    assert len(stem.rpartition("-")[2]) == 4
+    place = f"s3://{studio.world.runtime.task_settings.s3_bucket}/{stem}"
+    assert message == {
+        "runtime": "sdruntime" if path == V2 else "legacy",
+        "id": "test-i2i",
+        "result": True,
+        "status": "completed",
+        "image_url": [f"{place}-1.png"],
+        "output_url": f"{place}.out",
+        "context": "" if path == V2 else {},
+        "job_id": str(job.id),
+        "state": "succeeded",
+        "error": None,
+    }
+    picture = Image.open(io.BytesIO(studio.get(message["image_url"][0])))
+    assert (picture.format, picture.size) == ("PNG", (512, 512))
+    spec = studio.world.runtime.catalog.get(MODEL)
+    assert picture.info["model_hash"] == names.weights_hash(spec)
+    assert studio.keys() == [f"{stem}-1.png", f"{stem}.out"]
+
+
+def test_pictures_are_numbered_in_the_order_of_their_seeds_and_the_manifest_says_so(
+    studio: Studio,
+) -> None:
+    asked = metadata(context={"order": 17}, prefix="a/b/")
+    asked["task"]["content"].update(batch_size=5, n_iter=2, seed=7, width=64, height=64)
+    studio.run(V2, asked, FakeEngine())
+    message = studio.told()
+
+    assert message["context"] == {"order": 17}
+    assert [url.rpartition("-")[2] for url in message["image_url"]] == [
+        f"{number}.png" for number in range(1, 11)
+    ]
+    seeds = [Image.open(io.BytesIO(studio.get(url))).info["seed"] for url in message["image_url"]]
+    assert seeds == [str(seed) for seed in range(7, 17)]
+    manifest = json.loads(studio.get(message["output_url"]))
+    assert (manifest["images"], manifest["info"]) == ([""], "")
+    parameters = manifest["parameters"]
+    assert parameters["image_seed"] == ",".join(seeds)
+    assert (parameters["id_task"], parameters["error_msg"]) == ("t-1", "")
+    assert (parameters["steps"], parameters["sd_model_checkpoint"]) == (16, MODEL)
+
+
+def test_a_task_that_fails_is_told_with_its_error_and_leaves_nothing(studio: Studio) -> None:
+    asked = metadata()
+    asked["task"]["content"]["prompt"] = EXPLODES
+    job_id = studio.run(V2, asked, FakeEngine())
+    message = studio.told()
+    assert (message["result"], message["status"], message["image_url"]) == (False, "failed", [])
+    assert (message["output_url"], message["error"]["code"]) == (None, "internal_error")
+    assert message["job_id"] == str(job_id)
+    assert studio.keys() == []
+
+
+def test_the_same_task_again_overwrites_nothing(studio: Studio) -> None:
+    for _ in range(2):
+        studio.run(V2, metadata(), FakeEngine())
+    assert len(studio.keys()) == 4
+
+
+def test_an_attempt_that_drew_what_is_taken_draws_anew(studio: Studio) -> None:
+    job_id = UUID(post(studio.world, V2, metadata()).json["job_id"])
+    task = Task.of(studio.job(job_id).callback)
+    assert task is not None
+    taken = f"{task.stem(job_id, 1)}-1.png"
+    studio.world.store.put(taken, b"somebody else's", "image/png")
+    with working(studio.world, FakeEngine()):
+        eventually(lambda: studio.job(job_id).finished_at)
+    assert studio.job(job_id).attempt == 2
+    assert studio.world.store.get(taken) == b"somebody else's"
+    assert studio.told()["image_url"][0].endswith(f"{task.stem(job_id, 2)}-1.png")
+
+
+def sweep(studio: Studio) -> None:
+    studio.world.change(
+        lambda session: session.execute(
+            text("UPDATE jobs SET swept = false, finished_at = now() - interval '1 day'")
+        )
+    )
+    settings = studio.world.runtime.task_settings
+    Sweeper(studio.world.sessions, studio.world.store, lambda _: None, settings).clear()
+
+
+def test_what_a_lost_attempt_left_goes_and_nothing_of_others_does(studio: Studio) -> None:
+    first = studio.run(V2, metadata(), FakeEngine())
+    with studio.world.sessions.begin() as session:
+        session.execute(text("UPDATE jobs SET attempt = 2 WHERE id = :id"), {"id": first})
+    studio.run(V2, metadata(), FakeEngine())
+    kept = studio.keys()
+    task = Task.of(studio.job(first).callback)
+    assert task is not None
+    winner = f"{task.stem(first, 2)}.out"
+    for key in (winner, f"{task.stem(first, 2)}-2.png"):
+        studio.world.store.put(key, b"late", "image/png")
+    sweep(studio)
+    # The first attempt's manifest went with it; its picture is an output, and stays.
+    assert studio.keys() == sorted({*kept, winner} - {f"{task.stem(first, 1)}.out"})
+
+
+def test_what_had_its_time_goes_with_its_manifest(studio: Studio) -> None:
+    studio.run(V2, metadata(), FakeEngine())
+    settings = studio.world.runtime.task_settings.model_copy(update={"keep_results_s": 1})
+    studio.world.change(
+        lambda session: session.execute(
+            text("UPDATE jobs SET finished_at = now() - interval '1 day'")
+        )
+    )
+    sweeper = Sweeper(studio.world.sessions, studio.world.store, lambda _: None, settings)
+    sweeper.delete_outdated()
+    assert studio.keys() == []
+
+
+def test_a_partial_result_keeps_the_numbers_of_its_pictures(studio: Studio) -> None:
+    asked = metadata()
+    asked["task"]["content"].update(batch_size=3, seed=5, width=64, height=64)
+    settings = studio.world.runtime.task_settings.model_copy(update={"max_attempts": 1})
+    world = replace(studio.world, runtime=replace(studio.world.runtime, task_settings=settings))
+    replace(studio, world=world).run(V2, asked, PickyEngine(InferenceError("not finite"), 6))
+    message = studio.told()
+    assert (message["result"], message["error"]["code"]) == (True, claims.PARTIAL_RESULT)
+    assert [url.rpartition("-")[2] for url in message["image_url"]] == ["1.png", "3.png"]
