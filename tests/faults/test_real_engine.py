@@ -24,7 +24,13 @@ def demo_house(house: House, tmp_path: Path) -> House:
     path = target / "catalog.toml"
     with house.stage.sessions.begin() as session:
         stages.offer(session, house.stage.orchestrator_id, Capability(TEXT, MODEL), PRICE)
-    house.env |= {"PIXELTOLL_CATALOG": str(path), "OMP_NUM_THREADS": "1"}
+    house.env |= {
+        "PIXELTOLL_CATALOG": str(path),
+        "OMP_NUM_THREADS": "1",
+        # While torch is imported and a model loaded, other threads may not run for seconds on a
+        # busy machine: a lease as short as in the other tests would end by itself.
+        "PIXELTOLL_LEASE_S": "10",
+    }
     house.stage = replace(house.stage, catalog=catalog.load(path))
     return house
 
