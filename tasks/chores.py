@@ -35,14 +35,23 @@ def attempt(chore: Callable[[], None]) -> bool:
     return True
 
 
-def repeat(chore: Callable[[], None], every_s: float, stopping: threading.Event) -> None:
+def repeat(
+    chore: Callable[[], None],
+    every_s: float,
+    stopping: threading.Event,
+    *,
+    first_s: float | None = None,
+) -> None:
     """Do a chore at every interval, in a thread of its own, for as long as the process lives.
 
-    So no other chore has to wait for it. The process ends without waiting for it, either.
+    So no other chore has to wait for it. The process ends without waiting for it, either. It is
+    first done after `first_s`, where that is sooner than an interval.
     """
 
     def run() -> None:
-        while not stopping.wait(every_s):
+        wait_s = every_s if first_s is None else min(first_s, every_s)
+        while not stopping.wait(wait_s):
             attempt(chore)
+            wait_s = every_s
 
     threading.Thread(target=run, name=chore.__name__, daemon=True).start()

@@ -182,7 +182,8 @@ def _keep_books(
     chores.attempt(bookkeeper.refresh_rates)
     chores.repeat(bookkeeper.refresh_rates, _BOOKS_S, stopping)
     chores.repeat(bookkeeper.take_snapshots, _BOOKS_S, stopping)
-    chores.repeat(bookkeeper.audit, settings.audit_interval_s, stopping)
+    # Soon: a process that is started anew more often than that would never come to it.
+    chores.repeat(bookkeeper.audit, settings.audit_interval_s, stopping, first_s=_BOOKS_S)
 
 
 def _tell(
