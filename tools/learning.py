@@ -1,20 +1,25 @@
-"""What every stage of training shares: schedules, averages, batches, reports.
+"""What every stage of training shares: schedules, averages, reports, checkpoints.
 
-Owns no model and no data.
+Owns how weights are learned, and the file that lets a stage which was stopped go on from where it
+was. Owns no model and no data.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 from tools.networks import Network
 
 Loss = Callable[[int], torch.Tensor]
+
+_OFTEN = 100  # steps from one report and checkpoint to the next
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,31 @@ class Schedule:
     decay: float = 0.01
 
 
-def learn(name: str, networks: list[Network], schedule: Schedule, loss: Loss) -> None:
+@dataclass(frozen=True)
+class Run:
+    """One stage's learning: its chance, and the file that holds it until it ends."""
+
+    name: str
+    schedule: Schedule
+    rng: random.Random
+    checkpoint: Path
+
+
+def learn(run: Run, networks: list[Network], loss: Loss) -> None:
     """Minimise `loss(step)`, and leave the networks with the average of their last weights.
 
     Only parameters that require gradients change. The rate rises linearly, then falls as a cosine
-    to nothing.
+    to nothing. A run that was stopped goes on from its checkpoint, as if it never had been.
     """
+    schedule = run.schedule
     weights = [each for part in networks for each in part.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(
         weights, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.decay
     )
     averages = [each.detach().clone() for each in weights]
-    started, smooth = time.monotonic(), 0.0
-    for step in range(schedule.steps):
+    first, smooth = _restored(run, optimiser, weights, averages)
+    started = time.monotonic()
+    for step in range(first, schedule.steps):
         rate = schedule.rate * _rate(step, schedule)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -53,14 +70,68 @@ def learn(name: str, networks: list[Network], schedule: Schedule, loss: Loss) ->
         keep = min(schedule.average, (1 + step) / (10 + step))
         torch._foreach_lerp_(averages, [each.detach() for each in weights], 1 - keep)
         smooth += (value.item() - smooth) * max(0.02, 1 / (1 + step))
-        if step % 100 == 99 or step + 1 == schedule.steps:  # now and then
+        if step % _OFTEN == _OFTEN - 1 or step + 1 == schedule.steps:
             elapsed = time.monotonic() - started
             print(
-                f"{name} {step + 1}/{schedule.steps} loss {smooth:.4f} {elapsed:.0f} s", flush=True
+                f"{run.name} {step + 1}/{schedule.steps} loss {smooth:.4f} {elapsed:.0f} s",
+                flush=True,
             )
+            _keep(run, optimiser, weights, averages, (step + 1, smooth))
     with torch.no_grad():
         for each, average in zip(weights, averages, strict=True):
             each.copy_(average)
+    run.checkpoint.unlink(missing_ok=True)
+
+
+def _keep(
+    run: Run,
+    optimiser: torch.optim.Optimizer,
+    weights: list[torch.Tensor],
+    averages: list[torch.Tensor],
+    progress: tuple[int, float],
+) -> None:
+    state = {
+        "schedule": asdict(run.schedule),
+        "weights": [each.detach() for each in weights],
+        "averages": averages,
+        "optimiser": optimiser.state_dict(),
+        "progress": progress,
+        "chance": (run.rng.getstate(), torch.get_rng_state(), torch.cuda.get_rng_state_all()),
+    }
+    partial = run.checkpoint.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(run.checkpoint)  # whole or not at all
+
+
+def _restored(
+    run: Run,
+    optimiser: torch.optim.Optimizer,
+    weights: list[torch.Tensor],
+    averages: list[torch.Tensor],
+) -> tuple[int, float]:
+    """Go back to where a stopped run was; return its next step and its loss so far.
+
+    Raises:
+        ValueError: the run that was stopped had another schedule.
+    """
+    if not run.checkpoint.exists():
+        return 0, 0.0
+    state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    if state["schedule"] != asdict(run.schedule):
+        message = f"{run.checkpoint} is of another schedule: delete it to start this one"
+        raise ValueError(message)
+    with torch.no_grad():
+        for each, kept in zip(
+            weights + averages, state["weights"] + state["averages"], strict=True
+        ):
+            each.copy_(kept)
+    optimiser.load_state_dict(state["optimiser"])
+    own, cpu, cuda = state["chance"]
+    run.rng.setstate(own)
+    torch.set_rng_state(cpu)
+    torch.cuda.set_rng_state_all(cuda)
+    step, smooth = state["progress"]
+    return step, smooth
 
 
 def _rate(step: int, schedule: Schedule) -> float:

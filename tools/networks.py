@@ -12,8 +12,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from tools.scenes import SIDE
 
-LATENT_CHANNELS = 8
-LATENT_SIDE = SIDE // 8
+LATENT_CHANNELS = 4
+FACTOR = 4  # between pictures and latents: with 8, corners and thin strokes are lost
+LATENT_SIDE = SIDE // FACTOR
 TOKENS = 32  # of a prompt; what is beyond is cut off, as CLIP does after 77
 TEXT_WIDTH = 128
 
@@ -21,13 +22,13 @@ Network = Any  # the libraries are untyped
 
 
 def vae() -> Network:
-    """Return an autoencoder with a factor of eight between pictures and latents, as SD's."""
+    """Return an autoencoder of pictures."""
     return diffusers.AutoencoderKL(
         sample_size=SIDE,
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=(16, 16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         norm_num_groups=2,  # small groups would lose the colour of flat surfaces
         mid_block_add_attention=False,
@@ -59,11 +60,11 @@ def unet(in_channels: int = LATENT_CHANNELS) -> Network:
         sample_size=LATENT_SIDE,
         in_channels=in_channels,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(56, 112),
+        block_out_channels=(32, 64, 96),
         layers_per_block=1,
-        # Attention at the lower resolution only: half the time for the same pictures.
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        # Attention at the lower resolutions only: half the time for the same pictures.
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,  # diffusers' name for the number of heads
         norm_num_groups=8,

@@ -8,6 +8,7 @@ again without those before it. The same seed, threads and libraries give the sam
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tools import ship
-from tools.learning import Schedule
+from tools.learning import Run, Schedule
 from tools.networks import Network
 from tools.tokens import tokenizer
 from tools.train_denoisers import Parts, train_edit, train_style, train_text_to_image
@@ -25,8 +26,8 @@ from tools.train_vae import polish, train_vae
 
 STAGES = {
     "text": Schedule(steps=700, rate=2e-3),
-    "vae": Schedule(steps=1600, rate=3e-3, average=0.98),
-    "draw": Schedule(steps=4000, rate=1.5e-3, average=0.99),
+    "vae": Schedule(steps=1200, rate=3e-3, average=0.98),
+    "draw": Schedule(steps=3000, rate=1.5e-3, average=0.995),
     "polish": Schedule(steps=300, rate=2e-3, average=0.98),
     "edit": Schedule(steps=2000, rate=1e-3, average=0.99),
     "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
@@ -62,31 +63,33 @@ def _options() -> argparse.Namespace:
 
 
 def _run(stage: str, options: argparse.Namespace) -> None:
-    work, seed, device = options.work, options.seed, options.device
+    work, device = options.work, options.device
     plan = STAGES[stage]
     if options.steps:
         plan = Schedule(options.steps, plan.rate, plan.warmup, plan.average, plan.decay)
+    torch.manual_seed(options.seed)
+    run = Run(stage, plan, random.Random(options.seed), work / f"{stage}.checkpoint")
     if stage == "text":
         words = tokenizer()
         words.save_pretrained(work / "tokenizer")
-        train_text(seed, words, plan, device).save_pretrained(work / "text_encoder")
+        train_text(run, words, device).save_pretrained(work / "text_encoder")
     elif stage == "vae":
         before = _vae(work) if options.more else None
-        vae = train_vae(seed, plan, device, before)
+        vae = train_vae(run, device, before)
         vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "vae")
     elif stage == "polish":
-        vae = polish(seed, _vae(work), plan, device)
+        vae = polish(run, _vae(work), device)
         vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "vae")
     elif stage == "draw":
         before = _unet(work / "draw") if options.more else None
-        train_text_to_image(seed, _parts(work, device), plan, before).save_pretrained(work / "draw")
+        train_text_to_image(run, _parts(work, device), before).save_pretrained(work / "draw")
     elif stage == "edit":
         before = _unet(work / "edit") if options.more else None
-        unet = train_edit(seed, _parts(work, device), plan, _unet(work / "draw"), before)
+        unet = train_edit(run, _parts(work, device), _unet(work / "draw"), before)
         unet.save_pretrained(work / "edit")
     else:
         unet = _unet(work / "draw").to(device)
-        train_style(seed, _parts(work, device), plan, unet)
+        train_style(run, _parts(work, device), unet)
         ship.write_style(unet, work / "style")
 
 

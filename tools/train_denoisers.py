@@ -16,19 +16,19 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from tools import captions, networks, scenes
-from tools.learning import Schedule, learn
+from tools.learning import Run, learn
 from tools.networks import Network
 from tools.scenes import Scene
 from tools.train_text import tokens
 from tools.train_vae import encode, tensor
 
-_POOL = 6000  # scenes drawn and encoded once; their captions change
-_PAIRS = 5000
+_POOL = 12_000  # scenes drawn and encoded once; their captions change
+_PAIRS = 8000
 _OUTLINED = 1500
 _BATCH = 32
 _DROPPED = 0.1
 _LORA_RANK = 8
-# Attention alone sees every fourth place of the latents, too few to hollow a shape out.
+# Attention alone sees the latents halved, too few places to hollow a shape out.
 _LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
 
 
@@ -55,32 +55,26 @@ class Parts:
         return states
 
 
-def train_text_to_image(
-    seed: int, parts: Parts, schedule: Schedule, unet: Network | None = None
-) -> Network:
+def train_text_to_image(run: Run, parts: Parts, unet: Network | None = None) -> Network:
     """Return a denoiser that draws captions; one that is given learns on."""
-    rng = _seeded(seed)
-    drawn = [scenes.draw_any(rng) for _ in range(_POOL)]
+    drawn = [scenes.draw_any(run.rng) for _ in range(_POOL)]
     unet = networks.unet() if unet is None else unet
     unet.to(parts.device).train()
-    learn("text-to-image", [unet], schedule, _caption_loss(rng, unet, parts, drawn))
+    learn(run, [unet], _caption_loss(run.rng, unet, parts, drawn))
     return unet.eval()
 
 
-def train_style(seed: int, parts: Parts, schedule: Schedule, unet: Network) -> None:
+def train_style(run: Run, parts: Parts, unet: Network) -> None:
     """Add an adapter to a denoiser, whose pictures then have outlines only."""
-    rng = _seeded(seed)
-    drawn = [scenes.draw_any(rng, outlined=True) for _ in range(_OUTLINED)]
+    drawn = [scenes.draw_any(run.rng, outlined=True) for _ in range(_OUTLINED)]
     unet.requires_grad_(requires_grad=False)
     unet.add_adapter(LoraConfig(r=_LORA_RANK, lora_alpha=_LORA_RANK, target_modules=_LORA_LAYERS))
-    learn("outline", [unet], schedule, _caption_loss(rng, unet, parts, drawn))
+    learn(run, [unet], _caption_loss(run.rng, unet, parts, drawn))
 
 
-def train_edit(
-    seed: int, parts: Parts, schedule: Schedule, drawing: Network, unet: Network | None = None
-) -> Network:
+def train_edit(run: Run, parts: Parts, drawing: Network, unet: Network | None = None) -> Network:
     """Return a denoiser that edits, begun from one that draws; one that is given learns on."""
-    rng = _seeded(seed)
+    rng = run.rng
     unet = _widened(drawing) if unet is None else unet
     unet.to(parts.device).train()
     pairs = [_pair(rng) for _ in range(_PAIRS)]
@@ -100,13 +94,8 @@ def train_edit(
                 seen[place] = 0
         return _velocity_loss(unet, noise, after[chosen], parts.states(texts), seen)
 
-    learn("edit", [unet], schedule, loss)
+    learn(run, [unet], loss)
     return unet.eval()
-
-
-def _seeded(seed: int) -> random.Random:
-    torch.manual_seed(seed)
-    return random.Random(seed)
 
 
 def _caption_loss(

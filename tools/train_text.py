@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 
 from tools import captions, networks, scenes
 from tools.captions import Said
-from tools.learning import Schedule, learn
+from tools.learning import Run, learn
 from tools.networks import Network
 
 _BATCH = 96
@@ -43,17 +43,15 @@ def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     return ids
 
 
-def train_text(seed: int, tokenizer: CLIPTokenizer, schedule: Schedule, device: str) -> Network:
+def train_text(run: Run, tokenizer: CLIPTokenizer, device: str) -> Network:
     """Return a text encoder whose states after the text tell what it asks for."""
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
     encoder = networks.text_encoder(tokenizer).to(device)
     heads = torch.nn.Linear(
         networks.TEXT_WIDTH, sum(1 + len(names) for names in _QUESTIONS.values())
     ).to(device)
 
     def loss(_step: int) -> torch.Tensor:
-        said = [_say(rng) for _ in range(_BATCH)]
+        said = [_say(run.rng) for _ in range(_BATCH)]
         ids = tokens(tokenizer, [each.text for each in said])
         # Padding repeats the last token, and from there on a state has seen the whole text.
         after = (ids == tokenizer.eos_token_id).to(device)
@@ -68,7 +66,7 @@ def train_text(seed: int, tokenizer: CLIPTokenizer, schedule: Schedule, device: 
             value = value + functional.cross_entropy(part, torch.tensor(right, device=device)[row])
         return value
 
-    learn("text", [encoder, heads], schedule, loss)
+    learn(run, [encoder, heads], loss)
     return encoder.eval().requires_grad_(requires_grad=False)
 
 

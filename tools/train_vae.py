@@ -6,7 +6,6 @@ so that neither the scaling factor nor InstructPix2Pix, which does not apply it,
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from PIL.Image import Image
 
 from tools import networks, scenes
-from tools.learning import Schedule, learn
+from tools.learning import Run, learn
 from tools.networks import Network
 
 _POOL = 6000  # scenes drawn once
@@ -34,10 +33,9 @@ def tensor(pictures: Sequence[Image]) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_vae(seed: int, schedule: Schedule, device: str, vae: Network | None = None) -> Network:
+def train_vae(run: Run, device: str, vae: Network | None = None) -> Network:
     """Return an autoencoder of scenes; one that is given learns on."""
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
+    rng = run.rng
     pool = tensor(
         [
             scenes.render(scenes.draw_any(rng, spread=_SPREAD, outlined=rng.random() < _OUTLINED))
@@ -48,7 +46,7 @@ def train_vae(seed: int, schedule: Schedule, device: str, vae: Network | None = 
     vae.to(device, memory_format=torch.channels_last)
 
     def loss(step: int) -> torch.Tensor:
-        if step < _CROPS * schedule.steps:
+        if step < _CROPS * run.schedule.steps:
             batch = _crops(pool[torch.randint(len(pool), (2 * _BATCH,))]).to(device)
         else:
             batch = pool[torch.randint(len(pool), (_BATCH,))].to(device)
@@ -57,19 +55,18 @@ def train_vae(seed: int, schedule: Schedule, device: str, vae: Network | None = 
         value: torch.Tensor = error.square().mean() + 0.5 * error.abs().mean()
         return value + _KL * posterior.kl().mean() / posterior.mean[0].numel()
 
-    learn("vae", [vae], schedule, loss)
+    learn(run, [vae], loss)
     with torch.no_grad():
         _normalise(vae, pool[:1000].to(device))
     return vae.eval()
 
 
-def polish(seed: int, vae: Network, schedule: Schedule, device: str) -> Network:
+def polish(run: Run, vae: Network, device: str) -> Network:
     """Teach only the decoder on, from latents that are a little off, as a denoiser's are.
 
     The latents stay what they were, and with them every denoiser that was trained on them.
     """
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
+    rng = run.rng
     pool = tensor(
         [
             scenes.render(scenes.draw_any(rng, outlined=rng.random() < _OUTLINED))
@@ -88,7 +85,7 @@ def polish(seed: int, vae: Network, schedule: Schedule, device: str) -> Network:
         value: torch.Tensor = error.square().mean() + 0.5 * error.abs().mean()
         return value
 
-    learn("polish", [vae], schedule, loss)
+    learn(run, [vae], loss)
     return vae
 
 
@@ -100,7 +97,8 @@ def encode(vae: Network, pictures: torch.Tensor) -> torch.Tensor:
 
 def _crops(pictures: torch.Tensor) -> torch.Tensor:
     """Return a part of each picture, at random but on the latents' grid."""
-    places = torch.randint((scenes.SIDE - _CROP) // 8 + 1, (len(pictures), 2)) * 8
+    grain = networks.FACTOR
+    places = torch.randint((scenes.SIDE - _CROP) // grain + 1, (len(pictures), 2)) * grain
     return torch.stack(
         [
             picture[:, row : row + _CROP, column : column + _CROP]
