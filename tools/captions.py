@@ -76,6 +76,8 @@ _REGROUND: tuple[str, ...] = (
     "give it a {} background",
     "turn the background {}",
 )
+# How often the usual size and place are said.
+_SAID_OFTEN = {"medium": 0.2, "middle": 0.2}
 EDITS = ("colour", "shape", "background")
 # Never asked for, but a prompt may have them; each word is one token.
 _OTHERS = """
@@ -106,14 +108,19 @@ class Said:
 
 
 def caption(rng: random.Random, scene: Scene, *, complete: bool = False) -> Said:
-    """Return a caption of a scene. A complete one names shape, colour and background."""
-    whole = 1.0 if complete else 0.9
+    """Return a caption of a scene.
+
+    A complete one names shape, colour and background, and size and place now and then. Of others,
+    which models learn from, few leave out any of the three, and a size or place that is left out is
+    the usual one: what is drawn is certain, which is learnt much sooner.
+    """
+    whole = 1.0 if complete else 0.96
     meaning = Meaning(
         colour=_maybe(rng, scene.colour, whole),
         shape=_maybe(rng, scene.shape, whole),
         background=_maybe(rng, scene.background, whole),
-        size=_maybe(rng, scene.size, 0.5),
-        place=_maybe(rng, scene.place, 0.5),
+        size=_maybe(rng, scene.size, 0.5 if complete else _SAID_OFTEN.get(scene.size, 1.0)),
+        place=_maybe(rng, scene.place, 0.5 if complete else _SAID_OFTEN.get(scene.place, 1.0)),
     )
     colour, size = _word(rng, meaning.colour), _word(rng, meaning.size)
     noun = _word(rng, meaning.shape) or "shape"

@@ -11,16 +11,15 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from PIL import Image
 
-from tasks.catalog import ModelSpec, load
+from tasks.catalog import DEMO, ModelSpec, load
 from tasks.engine.diffusion import DiffusionEngine
 from tasks.engine.protocol import Batch, ImageTask
 from tools import checker, held_out, scenes
@@ -29,7 +28,7 @@ from tools.held_out import Edit, Prompt
 
 DRAW_ID = "pixeltoll/shapes"
 EDIT_ID = "pixeltoll/shapes-edit"
-STYLE = "shapes-outline-lora"
+STYLE = "shapes-outline-lora"  # beside the models
 SAMPLES = (
     "a red star on a white background",
     "a large yellow heart on a purple background",
@@ -45,11 +44,14 @@ _GROWN_MAX = 1.4
 
 
 def run(
-    engine: DiffusionEngine, model: ModelSpec, tasks: Sequence[ImageTask], size: int = 24
+    engine: DiffusionEngine,
+    model: ModelSpec,
+    tasks: Sequence[ImageTask],
+    loras: Mapping[str, float] | None = None,
 ) -> list[Image.Image]:
     """Return the pictures of the tasks, made in batches with the model's defaults."""
     pictures: list[Image.Image] = []
-    for start in range(0, len(tasks), size):
+    for start in range(0, len(tasks), model.max_batch):
         batch = Batch(
             model=model,
             pipeline=model.pipelines[0],
@@ -59,7 +61,8 @@ def run(
             guidance_scale=model.default_guidance_scale,
             image_guidance_scale=model.default_image_guidance_scale,
             strength=model.default_strength,
-            tasks=tuple(tasks[start : start + size]),
+            tasks=tuple(tasks[start : start + model.max_batch]),
+            loras=loras or {},
         )
         pictures += engine.generate(batch, lambda _done, _steps: True)
     return pictures
@@ -147,37 +150,16 @@ def measure_edit(
 
 
 def measure_style(
-    model: ModelSpec, adapter: Path, count: int, sheet: Path | None
+    engine: DiffusionEngine, model: ModelSpec, count: int, sheet: Path
 ) -> dict[str, Any]:
     """Measure how often pictures are outlines, with the LoRA at weights 1 and 0, and without."""
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(
-        model.source, torch_dtype=torch.float32, safety_checker=None
-    )
-    pipe.set_progress_bar_config(disable=True)
+    adapter = str(Path(model.source).parent / STYLE)
     chosen = _shuffled(held_out.prompts())[:count]
-
-    def made() -> list[Image.Image]:
-        return [
-            picture
-            for start in range(0, len(chosen), 24)
-            for picture in pipe(
-                prompt=[each.text for each in chosen[start : start + 24]],
-                num_inference_steps=model.default_steps,
-                guidance_scale=model.default_guidance_scale,
-                generator=[
-                    torch.Generator().manual_seed(each.seed) for each in chosen[start : start + 24]
-                ],
-            ).images
-        ]
-
-    plain = made()
-    pipe.load_lora_weights(adapter, adapter_name="outline")
-    pipe.set_adapters(["outline"], adapter_weights=[1.0])
-    styled = made()
-    pipe.set_adapters(["outline"], adapter_weights=[0.0])
-    unstyled = made()
-    if sheet is not None:
-        write_sheet(styled, sheet)
+    tasks = [ImageTask(each.text, "", each.seed) for each in chosen]
+    plain = run(engine, model, tasks)
+    styled = run(engine, model, tasks, {adapter: 1.0})
+    unstyled = run(engine, model, tasks, {adapter: 0.0})
+    write_sheet(styled, sheet)
     readings = [checker.read(each) for each in styled]
     return {
         "prompts": len(chosen),
@@ -210,12 +192,13 @@ def measure_time(engine: DiffusionEngine, model: ModelSpec) -> float:
 def write_samples(
     engine: DiffusionEngine, draw: ModelSpec, edit: ModelSpec, folder: Path
 ) -> list[str]:
-    """Write the pictures that the README shows, as they come, and return their prompts."""
+    """Write the pictures that the README shows, enlarged, and return their prompts."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = run(engine, draw, [ImageTask(text, "", 1) for text in SAMPLES])
     pictures += run(engine, edit, [ImageTask(SAMPLE_EDIT, "", 1, pictures[0])])
     for number, picture in enumerate(pictures, 1):
-        picture.save(folder / f"shapes-{number}.png")
+        large = picture.resize((3 * scenes.SIDE, 3 * scenes.SIDE), Image.Resampling.BICUBIC)
+        large.save(folder / f"shapes-{number}.png", optimize=True)
     return [*SAMPLES, SAMPLE_EDIT]
 
 
@@ -239,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the demo models.")
     parser.add_argument("--what", nargs="+", default=["draw", "edit", "style", "time"])
     parser.add_argument("--count", type=int, default=1000, help="of the list, at most")
-    parser.add_argument("--catalog", type=Path, help="of models to measure instead of the shipped")
+    parser.add_argument("--catalog", type=Path, default=DEMO, help="of the models to measure")
     parser.add_argument("--output", type=Path, default=Path("build/evaluation"))
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--image-guidance", type=float)
@@ -250,7 +233,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     catalog = load(options.catalog)
     draw, edit = (_changed(catalog.get(each), options) for each in (DRAW_ID, EDIT_ID))
-    engine = DiffusionEngine(options.output / "cache", device="cpu")
+    engine = DiffusionEngine(options.output / "cache", device="cpu", lora_patterns=("/*",))
     figures: dict[str, Any] = {}
     for what in options.what:
         sheet = options.output / f"{what}.png"
@@ -261,8 +244,7 @@ def main() -> None:
         elif what == "samples":
             figures[what] = write_samples(engine, draw, edit, options.output)
         elif what == "style":
-            adapter = Path(draw.source).with_name(STYLE)
-            figures[what] = measure_style(draw, adapter, options.count, sheet)
+            figures[what] = measure_style(engine, draw, options.count, sheet)
         else:
             figures["seconds_a_picture"] = {
                 each.model_id: measure_time(engine, each) for each in (draw, edit)

@@ -15,7 +15,8 @@ from tools.scenes import SIDE
 LATENT_CHANNELS = 4
 FACTOR = 4  # between pictures and latents: with 8, corners and thin strokes are lost
 LATENT_SIDE = SIDE // FACTOR
-TOKENS = 32  # of a prompt; what is beyond is cut off, as CLIP does after 77
+TOKENS = 48  # of a prompt; what is beyond is cut off, as CLIP does after 77
+LAYOUT_SIDE = 4  # the last tokens' states tell the shape's outline, each its part of a grid
 TEXT_WIDTH = 128
 
 Network = Any  # the libraries are untyped
@@ -42,7 +43,7 @@ def text_encoder(tokenizer: CLIPTokenizer) -> Network:
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
-            intermediate_size=2 * TEXT_WIDTH,
+            intermediate_size=3 * TEXT_WIDTH,
             projection_dim=TEXT_WIDTH,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -79,4 +80,5 @@ def scheduler() -> Network:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
+        steps_offset=1,  # of no effect with this spacing, but others are warned of
     )

@@ -131,6 +131,14 @@ def render(scene: Scene) -> Image.Image:
     return picture.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
+def cover(scene: Scene, side: int) -> Image.Image:
+    """Return how much of each place of a coarse grid the shape covers, as a grey picture."""
+    whole = SIDE * _SUPERSAMPLING
+    picture = Image.new("L", (whole, whole), 0)
+    ImageDraw.Draw(picture).polygon(_placed(scene, 1.0), fill=255)
+    return picture.resize((side, side), Image.Resampling.BOX)
+
+
 def _tinted(colour: tuple[int, ...], tint: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(min(255, max(0, part + by)) for part, by in zip(colour, tint, strict=True))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -25,11 +26,11 @@ from tools.train_text import train_text
 from tools.train_vae import polish, train_vae
 
 STAGES = {
-    "text": Schedule(steps=700, rate=2e-3),
+    "text": Schedule(steps=700, rate=2e-3, orthogonal=True),
     "vae": Schedule(steps=1200, rate=3e-3, average=0.98),
-    "draw": Schedule(steps=3000, rate=1.5e-3, average=0.995),
+    "draw": Schedule(steps=1000, rate=2.5e-3, average=0.99, orthogonal=True),
     "polish": Schedule(steps=300, rate=2e-3, average=0.98),
-    "edit": Schedule(steps=2000, rate=1e-3, average=0.99),
+    "edit": Schedule(steps=700, rate=1.5e-3, average=0.99, orthogonal=True),
     "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
 }
 
@@ -66,7 +67,7 @@ def _run(stage: str, options: argparse.Namespace) -> None:
     work, device = options.work, options.device
     plan = STAGES[stage]
     if options.steps:
-        plan = Schedule(options.steps, plan.rate, plan.warmup, plan.average, plan.decay)
+        plan = replace(plan, steps=options.steps)
     torch.manual_seed(options.seed)
     run = Run(stage, plan, random.Random(options.seed), work / f"{stage}.checkpoint")
     if stage == "text":

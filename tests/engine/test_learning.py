@@ -11,7 +11,7 @@ import torch
 
 from tools.learning import Run, Schedule, learn
 
-SCHEDULE = Schedule(steps=230, rate=1e-1, average=0.9)
+SCHEDULE = Schedule(steps=230, rate=3e-1, average=0.9, orthogonal=True)
 
 
 class Stopped(Exception):
@@ -26,7 +26,7 @@ def trained(folder: Path, *, stop_at: int | None = None, schedule: Schedule = SC
     run = Run("line", schedule, rng, folder / "line.checkpoint")
     learn(run, [line], loss_of(line, rng, stop_at))
     assert list(folder.iterdir()) == []
-    return float(line.weight)
+    return float(line.weight.item())
 
 
 def loss_of(
