@@ -7,6 +7,7 @@ other commands need; that is how `pixeltoll up` starts its children.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from ledger.errors import LedgerError
 from pixeltoll import settings
 from pixeltoll.console import complain, say
-from pixeltoll.errors import PixeltollError, Unprotected
+from pixeltoll.errors import NotWritten, PixeltollError, Unprotected
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
 from tasks.errors import TasksError
@@ -124,20 +125,30 @@ def flower(
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
 
 
-@models_app.command("make-demo")
-def make_demo(
-    target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+@models_app.command("copy-demo")
+def copy_demo(
+    target: Annotated[Path, typer.Argument(help="Folder to copy the models and catalog to.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
 ) -> None:
-    """Make small models with random weights, one for each layout, and a catalog of them."""
-    # It is written last: where it is, the models are complete.
-    if keep and (target / "catalog.toml").exists():
+    """Copy the demo models and their catalog, for a start of your own."""
+    from tasks.catalog import DEMO
+
+    if keep and (target / DEMO.name).exists():
         say(f"The models in {target} are left as they are.")
         return
-    from tasks.engine.demo import make_demo as make
-
-    say(f"The catalog of the demo models is {make(target, seed)}")
+    try:
+        shutil.copytree(
+            DEMO.parent,
+            target,
+            ignore=shutil.ignore_patterns(DEMO.name),
+            copy_function=shutil.copyfile,
+            dirs_exist_ok=True,
+        )
+        # The last: where it is, the models are complete.
+        shutil.copyfile(DEMO, target / DEMO.name)
+    except OSError as error:
+        raise NotWritten(target, error.strerror or str(error)) from error
+    say(f"The catalog of the demo models is {target / DEMO.name}")
 
 
 def settle(data_dir: Path) -> None:

@@ -37,12 +37,3 @@ def real_worker(model_id: str) -> None:
 def sweeper() -> None:
     """A scheduler."""
     scheduler.run(messages.renderer(""))
-
-
-def demo_models(target: str) -> None:
-    """Makes the demo models, in a process of its own because torch would stay for good."""
-    from pathlib import Path
-
-    from tasks.engine.demo import make_demo
-
-    make_demo(Path(target))
