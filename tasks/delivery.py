@@ -19,11 +19,12 @@ from uuid import UUID
 from sqlalchemy import case, func, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks import jobs, signing, telemetry, webhooks
-from tasks.errors import LinkError, PublishFailed
+from tasks import jobs, manifests, signing, telemetry, webhooks
+from tasks.errors import LinkError, PublishFailed, StorageError
 from tasks.outbound import Deadline, Outbound
 from tasks.places import place_of
 from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
 from tasks.tables import Job, Webhook, WebhookDelivery
 from tasks.topics import Publish
 
@@ -112,8 +113,10 @@ class Courier:
         publish: Publish,
         render: Render,
         settings: TaskSettings,
+        store: ObjectStore,
     ) -> None:
         """Take what a delivery works with."""
+        self._store = store
         self._sessions = sessions
         self._outbound = outbound
         self._publish = publish
@@ -157,9 +160,11 @@ class Courier:
         try:
             with self._sessions.begin() as session:
                 job = jobs.find(session, parcel.gateway_id, parcel.job_id)
+            # Before the message that says where it is.
+            manifests.explain(self._store, job)
             body = self._render(job, parcel.event)
             return self._post(parcel, body) if parcel.kind == "http" else self._tell(parcel, body)
-        except (LinkError, PublishFailed) as error:
+        except (LinkError, PublishFailed, StorageError) as error:
             return Outcome(error=str(error))
         except Exception:  # noqa: BLE001  the others must go on, and this one is tried again
             _log.exception("webhook_broken", job_id=str(parcel.job_id))

@@ -171,16 +171,29 @@ class PublishFailed(TasksError):
 
 
 class NoOffer(TasksError):
-    """Raised when no orchestrator offers a capability; names the models that are offered."""
+    """Raised when no orchestrator, or not the one asked, offers a capability.
+
+    Names the models that are offered.
+    """
 
     code = "no_offer"
 
-    def __init__(self, pipeline: str, model_id: str, offered: Sequence[str]) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        model_id: str,
+        offered: Sequence[str],
+        orchestrator: str | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.model_id = model_id
         self.offered = tuple(offered)
+        self.orchestrator = orchestrator
+        who = "No orchestrator offers"
+        if orchestrator is not None:
+            who = f"The orchestrator {orchestrator!r} of this runtime does not offer"
         super().__init__(
-            f"No orchestrator offers {pipeline} with {model_id!r}. "
+            f"{who} {pipeline} with {model_id!r}. "
             f"Offered for {pipeline}: {', '.join(offered) or 'nothing'}."
         )
 

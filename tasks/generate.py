@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from tasks import claims, failures, metrics, sweeps, telemetry
 from tasks.batching import Backlog, choose_queue, chunks
 from tasks.catalog import ModelSpec
-from tasks.engine.protocol import Batch, ImageTask
+from tasks.engine.protocol import Batch, ImageTask, Variation
 from tasks.errors import InferenceError, Interrupted, InvalidImage
 from tasks.params import Generation
 from tasks.runtime import Runtime
@@ -263,7 +263,10 @@ class Runner:
             picture.load()
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidImage("The stored input picture cannot be decoded.") from error
-        size = (job.params["width"], job.params["height"])
+        run = Generation.of(job.params)
+        if run.keeps_input_size:
+            return picture
+        size = (run.width, run.height)
         # One after the other: a resized whole would lose the colours where its mask is black.
         parts = [
             picture.convert("RGB"),
@@ -284,15 +287,28 @@ def _is_worth_storing(job: Job, made: Made) -> bool:
 
 
 def _slots(job: Job, image: Picture | None) -> list[_Slot]:
-    params = Generation(**job.params)
+    params = Generation.of(job.params)
     mask = image.getchannel("A") if image is not None and params.masked else None
     image = image.convert("RGB") if image is not None else None
-    one = ImageTask(params.prompt, params.negative_prompt, params.seed, image, mask)
-    return [_Slot(job, k, replace(one, seed=params.seed + k)) for k in range(job.num_images)]
+    return [
+        _Slot(
+            job,
+            k,
+            ImageTask(
+                params.prompt,
+                params.negative_prompt,
+                params.seed_of(k),
+                image,
+                mask,
+                Variation(params.subseed_of(k), params.finer.subseed_strength),
+            ),
+        )
+        for k in range(job.num_images)
+    ]
 
 
 def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
-    shared = Generation(**chunk[0].job.params)
+    shared = Generation.of(chunk[0].job.params)
     return Batch(
         model=spec,
         pipeline=shared.pipeline,
@@ -304,5 +320,7 @@ def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
         strength=shared.strength,
         loras=shared.loras,
         sampling=Choice(shared.sampler, shared.schedule),
+        first_pass=shared.finer.first_pass,
+        start=shared.finer.start,
         tasks=tuple(slot.task for slot in chunk),
     )

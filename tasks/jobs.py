@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 from uuid_utils.compat import uuid7
@@ -32,6 +32,7 @@ from ledger.offers import Capability, Quote
 from tasks import market, placing, routing
 from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoOffer
 from tasks.params import Generation
+from tasks.results import Task
 from tasks.routing import DEFAULT_WEIGHTS, Weights
 from tasks.tables import Job
 
@@ -58,6 +59,12 @@ class Order:
     api_key_id: str | None = None
     max_rate_age: timedelta = timedelta(days=1)
     weights: Weights = DEFAULT_WEIGHTS
+
+    @property
+    def orchestrator(self) -> str | None:
+        """The only one that may have the job, by name; None: whoever is best."""
+        task = Task.of(self.callback)
+        return None if task is None else task.orchestrator
 
 
 @dataclass(frozen=True)
@@ -90,17 +97,18 @@ def estimate(
     *,
     max_rate_age: timedelta = timedelta(days=1),
     weights: Weights = DEFAULT_WEIGHTS,
+    orchestrator: str | None = None,
 ) -> Estimate:
     """Price a generation by the best live offer within the gateway's limit. Holds nothing.
 
     Raises:
-        NoOffer: No orchestrator offers the capability.
+        NoOffer: No orchestrator offers the capability, or not the one that is asked.
         NoRate, StaleRate: No offer's price can be converted.
         NoPriceLimit: The gateway has set no limit for it.
         OverPriceLimit: Every offer is above the limit.
     """
     capability = Capability(generation.pipeline, generation.model_id)
-    found = market.look(session, gateway_id, capability, max_rate_age)
+    found = market.look(session, gateway_id, capability, max_rate_age).only(orchestrator)
     return _best(found, generation, max_price, weights)
 
 
@@ -154,6 +162,7 @@ def _make(session: Session, order: Order) -> Job:
     generation = order.generation
     capability = Capability(generation.pipeline, generation.model_id)
     found = market.look(session, order.gateway_id, capability, order.max_rate_age)
+    found = found.only(order.orchestrator)
     best = _best(found, generation, order.max_price, order.weights)
     deadline = found.seen_at + timedelta(seconds=order.deadline_s)
     job_id = uuid7()
@@ -278,7 +287,8 @@ def end(
             error_message=message,
             lease_expires_at=None,
             finished_at=func.now(),
-            swept=Job.attempt == 0,
+            # A task's folder is still to be told why nothing is in it.
+            swept=and_(Job.attempt == 0, ~func.coalesce(Job.callback.has_key("task"), False)),
         )
     )
     release = holds.expire if state == "expired" else holds.void

@@ -85,6 +85,7 @@ class Keeper:
                 run.queues,
                 run.engine.loaded,
                 run.speeds.known(),
+                run.engine.memory_bytes,
             )
             waiting = sweeps.backlogs(session, run.queues)
         self.pulse.beat()

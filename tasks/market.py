@@ -8,7 +8,7 @@ and `ledger.limits.list_limits` together, and a test holds it to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -39,6 +39,20 @@ class Market:
     limits: tuple[Limit, ...]
     rates: Rates
     seen_at: datetime
+
+    def only(self, orchestrator: str | None) -> Market:
+        """Return what one orchestrator offers, by name; None: what everybody does.
+
+        Raises:
+            NoOffer: It offers nothing of this.
+        """
+        if orchestrator is None:
+            return self
+        own = tuple(one for one in self.candidates if one.offer.orchestrator == orchestrator)
+        if not own:
+            there = self.candidates[0].offer.capability
+            raise NoOffer(there.pipeline, there.model_id, (there.model_id,), orchestrator)
+        return replace(self, candidates=own)
 
 
 _LOOK = text("""

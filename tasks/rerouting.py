@@ -3,7 +3,8 @@
 A queue is silent when no worker has served it for a while, by the database's clock. Its jobs move,
 each with its hold and in a transaction of its own, to where somebody is alive to run them, at a
 price that is within the limit and the amount that the hold recorded. Where there is no such place,
-a job stays where it is: its orchestrator may come back.
+a job stays where it is: its orchestrator may come back. So does a task of a runtime that is of one
+orchestrator.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tasks import market, routing, telemetry
 from tasks.errors import NoOffer
 from tasks.jobs import Bell
 from tasks.market import Market
+from tasks.results import Task
 from tasks.routing import Candidate, Weights
 from tasks.sweeps import QUEUES
 from tasks.tables import Job
@@ -124,11 +126,14 @@ class Rerouter:
         return [bell for job_id in due if (bell := self._move(job_id, queue, markets))]
 
     def _move(self, job_id: UUID, queue: str, markets: dict[UUID, Market | None]) -> Bell | None:
-        """Move one job, if it is still there and there is a better place for it."""
+        """Move one job, if it is still there, not bound, and there is a better place for it."""
         try:
             with self._sessions.begin() as session:
                 job = _lock(session, job_id, queue)
-                return None if job is None else self._move_locked(session, job, markets)
+                task = None if job is None else Task.of(job.callback)
+                if job is None or (task is not None and task.orchestrator is not None):
+                    return None
+                return self._move_locked(session, job, markets)
         except OverBudget as error:
             _log.info("job_stays", job_id=str(job_id), why=str(error))
         except (LedgerError, IntegrityError) as error:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger import db
 from ledger.feeds import FileFeed
 from ledger.settings import LedgerSettings
-from tasks import chores, jobs, sweeps, telemetry, webhooks, workers
+from tasks import chores, jobs, manifests, sweeps, telemetry, webhooks, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.delivery import Courier, Render
@@ -105,7 +105,10 @@ class Sweeper:
             self._ring(bell)
 
     def clear(self) -> None:
-        """Delete what lost attempts left behind, once no such attempt can still be writing."""
+        """Delete what lost attempts left behind, once no such attempt can still be writing.
+
+        A task that has no pictures has its manifest then, at the latest.
+        """
         with self._sessions.begin() as session:
             leftovers = sweeps.unswept(session, 2 * self._settings.lease_s)
         for job_id, left in leftovers.items():
@@ -117,6 +120,8 @@ class Sweeper:
             if gone:
                 self._store.delete(sorted(gone))
                 _log.info("objects_swept", job_id=str(job_id), count=len(gone))
+            # Last, and anew where it is: a lost attempt may have written over it.
+            manifests.explain(self._store, left.job)
             with self._sessions.begin() as session:
                 sweeps.mark_swept(session, job_id)
 
@@ -148,9 +153,10 @@ def run(render: Render) -> None:
     books = LedgerSettings()
     sessions = db.session_factory(db.make_engine(books.database_url, pool_size=5 + _COURIERS))
     ringer = Ringer(make_celery(settings))
+    store = ObjectStore.from_settings(settings)
     sweeper = Sweeper(
         sessions,
-        ObjectStore.from_settings(settings),
+        store,
         ringer.ring,
         settings,
         timedelta(seconds=books.max_rate_age_s),
@@ -165,7 +171,7 @@ def run(render: Render) -> None:
         REGISTRY.register(DatabaseCollector(sessions))
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
-    _tell(sessions, render, settings, stopping)
+    _tell(sessions, store, render, settings, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         if sweeper.sweep():
@@ -188,6 +194,7 @@ def _keep_books(
 
 def _tell(
     sessions: sessionmaker[Session],
+    store: ObjectStore,
     render: Render,
     settings: TaskSettings,
     stopping: threading.Event,
@@ -199,7 +206,7 @@ def _tell(
     chores.attempt(listen)
     outbound = Outbound(Rules.written(settings.link_ports, settings.link_hosts))
     topics = Topics(settings.sns_endpoint, settings.webhook_timeout_s)
-    courier = Courier(sessions, outbound, topics.publish, render, settings)
+    courier = Courier(sessions, outbound, topics.publish, render, settings, store)
     for _ in range(_COURIERS):
         chores.repeat(courier.deliver, settings.sweep_interval_s, stopping)
     chores.repeat(courier.forget, _FORGET_S, stopping)

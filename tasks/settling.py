@@ -20,10 +20,20 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from tasks import claims, failures, manifests, metrics, names, policies, results, telemetry
+from tasks import (
+    claims,
+    failures,
+    formats,
+    manifests,
+    metrics,
+    names,
+    policies,
+    results,
+    telemetry,
+)
 from tasks.claims import NewOutput
-from tasks.engine.encoding import encode_png
 from tasks.errors import Interrupted, StorageError, TasksError, Unchecked, Withheld
+from tasks.params import Generation
 from tasks.runtime import Runtime
 from tasks.tables import Job
 
@@ -204,23 +214,25 @@ class Settler:
     def _store(self, job: Job, index: int, picture: Picture, nsfw: bool | None) -> NewOutput:  # noqa: FBT001  a verdict, not an option
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
-        seed = int(job.params["seed"]) + index
+        run = Generation.of(job.params)
+        seed = run.seed_of(index)
         with metrics.timed("encode", job.model_id):
-            data = encode_png(
-                picture,
-                seed=seed,
-                model_id=job.model_id,
-                model_hash=names.weights_hash(self._run.catalog.get(job.model_id)),
-                job_id=str(job.id),
-            )
+            origin = {
+                "seed": str(seed),
+                "model": job.model_id,
+                "model_hash": names.weights_hash(self._run.catalog.get(job.model_id)),
+                "job_id": str(job.id),
+            }
+            data = formats.encoded(picture, formats.KINDS[run.finer.format], origin)
+        kind = formats.recognised(data)
         # It cannot be guessed, so a link to it is the permission to see the picture.
-        name = f"{index}-{secrets.token_hex(12)}.png"
+        name = f"{index}-{secrets.token_hex(12)}{kind.extension}"
         key = results.picture_key(job.id, job.attempt, index, name, job.callback)
         if results.is_shared(job.callback) and self._run.store.exists(key):
             # Drawn before by another job of the same name; the next attempt draws anew.
             raise StorageError(f"There is an object {key!r} already.")
         with metrics.timed("upload", job.model_id):
-            self._run.store.put(key, data, "image/png")
+            self._run.store.put(key, data, kind.content_type)
         self._run.leases.touch()
         return NewOutput(
             index=index,
@@ -230,7 +242,7 @@ class Settler:
             nsfw=nsfw,
             width=picture.width,
             height=picture.height,
-            content_type="image/png",
+            content_type=kind.content_type,
             size_bytes=len(data),
             sha256=hashlib.sha256(data).digest(),
         )

@@ -7,7 +7,7 @@ the transaction; `scheduler` and `keeper` call these at their intervals.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -146,6 +146,7 @@ class Leftovers:
 
     beginnings: tuple[str, ...]
     kept: frozenset[str]
+    job: Job = field(compare=False)
 
 
 def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
@@ -162,7 +163,9 @@ def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
 
 def _leftovers(job: Job) -> Leftovers:
     kept = {*(output.key for output in job.outputs), *filter(None, [_manifest(job)])}
-    return Leftovers(tuple(results.beginnings(job.id, job.attempt, job.callback)), frozenset(kept))
+    return Leftovers(
+        tuple(results.beginnings(job.id, job.attempt, job.callback)), frozenset(kept), job
+    )
 
 
 def others(session: Session, keys: Collection[str]) -> set[str]:
@@ -194,7 +197,7 @@ def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
 
 
 def _manifest(job: Job) -> str | None:
-    return results.manifest_key(job.id, job.attempt, job.callback) if job.outputs else None
+    return results.manifest_key(job.id, job.attempt, job.callback)
 
 
 def mark_deleted(session: Session, job_ids: Collection[UUID]) -> None:

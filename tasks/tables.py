@@ -146,7 +146,8 @@ class GatewayPolicy(Base):
 class Worker(Base):
     """A live worker process: whose it is, which queues it serves, and what it has in memory.
 
-    `speeds` has the measured units a second of each queue that it has run a job of.
+    `speeds` has the measured units a second of each queue that it has run a job of, and `memory`
+    the bytes of its models in each of its memories, with their budgets.
     """
 
     __tablename__ = "workers"
@@ -156,6 +157,7 @@ class Worker(Base):
     queues: Mapped[list[str]] = mapped_column(ARRAY(String))
     loaded: Mapped[list[str]] = mapped_column(ARRAY(String))
     speeds: Mapped[dict[str, float]] = mapped_column(JSONB, server_default=text("'{}'"))
+    memory: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'"))
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()

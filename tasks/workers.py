@@ -5,6 +5,7 @@ A worker's row is its heartbeat; only the database's clock tells whether it is s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -33,15 +34,17 @@ def heartbeat(
     queues: Sequence[str],
     loaded: Sequence[str],
     speeds: Mapping[str, float] | None = None,
+    memory_bytes: Mapping[str, int] | None = None,
 ) -> None:
     """Say that an orchestrator's worker is alive, what it serves, has loaded, and how fast it is.
 
-    A queue without a speed has not been measured.
+    A queue without a speed has not been measured; an engine may not know its memory.
     """
     facts = {
         "queues": list(queues),
         "loaded": list(loaded),
         "speeds": dict(speeds or {}),
+        "memory": dict(memory_bytes or {}),
         "heartbeat_at": func.now(),
     }
     session.execute(
@@ -80,6 +83,14 @@ def forget_silent(session: Session) -> None:
     silent = Worker.heartbeat_at < func.now() - _seconds(20 * SILENCE_S)
     long_ago = Worker.heartbeat_at < func.now() - _seconds(REMEMBERED_S)
     session.execute(delete(Worker).where(long_ago | (silent & served_since)))
+
+
+def memory_bytes(session: Session) -> dict[str, int]:
+    """Return the bytes of models in each memory of the live workers, and the budgets, in all."""
+    found: Counter[str] = Counter()
+    for memory in session.scalars(select(Worker.memory).where(_heard_of())):
+        found.update(memory)
+    return dict(found)
 
 
 # Written out, because every submission asks it: building a statement costs more than running it.

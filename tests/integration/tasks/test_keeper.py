@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import NoReturn
 
 import pytest
@@ -21,9 +22,17 @@ from tests.stage import Stage, eventually, queue
 Crew = tuple[Keeper, Runner, Runtime]
 
 
+class MeasuredEngine(FakeEngine):
+    """Knows its memory."""
+
+    @property
+    def memory_bytes(self) -> Mapping[str, int]:
+        return {"device": 3, "device_budget": 10}
+
+
 @pytest.fixture
 def crew(stage: Stage, store: ObjectStore) -> Crew:
-    runner, runtime = stage.runner(FakeEngine(), store)
+    runner, runtime = stage.runner(MeasuredEngine(), store)
     return Keeper(runtime, runner), runner, runtime
 
 
@@ -38,12 +47,19 @@ def is_live(stage: Stage) -> bool:
         return workers.has_live_worker(session, queue())
 
 
+def memory_bytes(stage: Stage) -> dict[str, int]:
+    with stage.sessions.begin() as session:
+        return workers.memory_bytes(session)
+
+
 def test_a_worker_is_seen_while_it_lives(stage: Stage, crew: Crew) -> None:
     keeper, _, _ = crew
     keeper.start()
     eventually(lambda: is_live(stage))
+    assert memory_bytes(stage) == {"device": 3, "device_budget": 10}
     keeper.stop()
     assert not is_live(stage)
+    assert memory_bytes(stage) == {}
 
 
 def test_claims_are_kept_alive_whatever_else_fails(stage: Stage, crew: Crew) -> None:

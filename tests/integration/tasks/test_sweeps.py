@@ -138,7 +138,7 @@ def test_a_job_that_never_ran_has_nothing_to_sweep(stage: Stage) -> None:
 
 
 def nothing_kept(job: Job) -> sweeps.Leftovers:
-    return sweeps.Leftovers((f"outputs/{job.id}/",), frozenset())
+    return sweeps.Leftovers((f"outputs/{job.id}/",), frozenset(), job)
 
 
 def test_leftovers_are_given_the_time_in_which_they_may_still_be_written(stage: Stage) -> None:
