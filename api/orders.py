@@ -33,6 +33,7 @@ from tasks.errors import (
     StorageError,
     TasksError,
 )
+from tasks.finer import Finer
 from tasks.fitting import Fit, fitted
 from tasks.inputs import CheckedImage, checked_image
 from tasks.jobs import Bell, Order
@@ -52,12 +53,16 @@ Given = bytes | str | CheckedImage | None
 class Beside:
     """What a dialect asks for beyond a job's own fields.
 
-    The picture is brought to the size of `fit`. `callback` is kept with the job, for those who tell
-    of its end.
+    The picture is brought to the size of `fit`; where the job starts from its latents, by the
+    worker. `callback` is kept with the job, for those who tell of its end.
     """
 
     fit: Fit | None = None
     callback: Mapping[str, Any] = field(default_factory=dict)
+    finer: Finer = field(default_factory=Finer)
+
+
+_NOTHING = Beside()
 
 
 def place(
@@ -66,7 +71,7 @@ def place(
     asked: JobFields,
     given: Given,
     key: str | None,
-    beside: Beside | None = None,
+    beside: Beside = _NOTHING,
 ) -> tuple[Job, bool]:
     """Make a job of a checked body and its picture or link; returns it, and whether it is new.
 
@@ -76,13 +81,12 @@ def place(
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
         NoOffer, Refused, IdempotencyConflict, StorageError: As `submit`.
     """
-    beside = beside or Beside()
     digest = request_hash(asked, given, beside)
     with runtime.reads() as session:
         job = earlier(session, caller.gateway_id, key, digest)
     if job is not None:
         return job, False
-    prepared = prepare(runtime, asked, given, beside.fit)
+    prepared = prepare(runtime, asked, given, beside)
     order = Order(
         gateway_id=caller.gateway_id,
         api_key_id=caller.api_key_id,
@@ -116,11 +120,13 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(runtime: Runtime, asked: JobFields, given: Given, fit: Fit | None = None) -> Prepared:
+def prepare(
+    runtime: Runtime, asked: JobFields, given: Given, beside: Beside = _NOTHING
+) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
 
     The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
-    so that a bad link costs nothing. Its size is then that of `fit`.
+    so that a bad link costs nothing. Its size is then that of the `fit`.
 
     Raises:
         UnknownModel: The catalog has no such model.
@@ -132,15 +138,17 @@ def prepare(runtime: Runtime, asked: JobFields, given: Given, fit: Fit | None = 
     spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
     picture = None if given is None else checked(runtime, given)
+    fit, finer = beside.fit, beside.finer
     size = fit or picture
     generation = params.validate(
         spec,
-        _request(asked, masked=picture is not None and picture.masked),
+        _request(asked, finer, masked=picture is not None and picture.masked),
         seed=secrets.randbelow(_RANDOM_SEEDS),
         image_size=None if picture is None or size is None else (size.width, size.height),
         lora_patterns=lora.patterns(bounds.loras),
     )
-    if picture is not None and fit is not None:  # by now, that size is one that the model takes
+    # By now, that size is one that the model takes.
+    if picture is not None and fit is not None and finer.start != "latents":
         picture = fitted(picture, fit)
     return Prepared(generation, picture, _max_price(runtime, asked))
 
@@ -162,7 +170,7 @@ def checked(runtime: Runtime, given: bytes | str | CheckedImage) -> CheckedImage
     )
 
 
-def _request(asked: JobFields, *, masked: bool) -> params.Request:
+def _request(asked: JobFields, finer: Finer, *, masked: bool) -> params.Request:
     return params.Request(
         pipeline=asked.pipeline,
         model_id=asked.model_id,
@@ -181,6 +189,7 @@ def _request(asked: JobFields, *, masked: bool) -> params.Request:
         sampler=asked.sampler,
         schedule=asked.schedule,
         masked=masked,
+        finer=finer,
     )
 
 
@@ -219,8 +228,10 @@ def request_hash(asked: JobFields, given: Given, beside: Beside) -> bytes:
     fields = asked.model_dump(mode="json", exclude={"image"})
     data = given.png if isinstance(given, CheckedImage) else given
     fields["image"] = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else data
-    if beside != Beside():
+    if beside != _NOTHING:
         fields["beside"] = asdict(beside)
+        if beside.finer == _NOTHING.finer:  # the hash is that of before there was any
+            del fields["beside"]["finer"]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 
@@ -317,6 +328,7 @@ def _check_affordable(session: Session, order: Order) -> None:
         order.generation,
         order.max_price,
         max_rate_age=order.max_rate_age,
+        orchestrator=order.orchestrator,
     ).quote
     balance = accounts.balance(session, order.gateway_id)
     if balance.available < quote.amount:
