@@ -113,9 +113,7 @@ def page() -> str:
     _match(set(requests), set(_REMEDIES))
     _match({*_codes_of_ends(), *_WITHOUT_A_CLASS}, set(_ENDS))
     ordered = sorted(requests.values(), key=lambda problem: (problem.status, problem.code))
-    rows = (
-        (f"`{one.code}`", str(one.status), one.title, _REMEDIES[one.code]) for one in ordered
-    )
+    rows = ((f"`{one.code}`", str(one.status), one.title, _REMEDIES[one.code]) for one in ordered)
     ends = ((f"`{code}`", remedy) for code, remedy in _ENDS.items())
     return "\n\n".join(
         (

@@ -27,7 +27,6 @@ from ledger.money import unit_price
 from tasks.errors import StorageError, TasksError, UnknownModel
 
 
-
 def leaves(root: type[Exception]) -> Iterator[type[Exception]]:
     for child in root.__subclasses__():
         if child.__subclasses__():
