@@ -24,7 +24,7 @@ from PIL import Image
 from psycopg.errors import InsufficientPrivilege
 
 from pixeltoll.settings import child_environment
-from tests.e2e import shell
+from tests import shell
 
 START_S = 100.0
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
