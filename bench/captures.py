@@ -104,8 +104,7 @@ def _rate(
 
 
 def _capture(session: Session, batch: Sequence[UUID]) -> None:
-    charged = holds.capture(session, dict.fromkeys(batch, SIDE * SIDE))
-    assert len(charged) == len(batch)
+    holds.capture(session, dict.fromkeys(batch, SIDE * SIDE))
 
 
 def _naive(session: Session, batch: Sequence[UUID]) -> None:
