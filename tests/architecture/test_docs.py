@@ -11,7 +11,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 from tools.reference import errors
-from tools.reference.pages import FOLDER, PAGES
+from tools.reference.pages import DOCS, PAGES
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
@@ -20,7 +20,7 @@ LOADED = re.compile(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)=\"?(https?:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_that_is_made_from_the_code_is_current(name: str) -> None:
-    page = (FOLDER / name).read_text("utf-8")
+    page = (DOCS / name).read_text("utf-8")
 
     assert page == PAGES[name](), "Run `python -m tools.reference`."
 

@@ -1,16 +1,17 @@
-"""Which reference pages are made from the code, and by what."""
+"""Which pages of the documentation are made from the code, or from other pages, and by what."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tools.reference import errors, http, settings
+from tools.reference import decisions, errors, http, settings
 
-FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES: Mapping[str, Callable[[], str]] = {
-    "bodies.md": http.bodies,
-    "errors.md": errors.page,
-    "http.md": http.routes,
-    "settings.md": settings.page,
+    "decisions/index.md": decisions.page,
+    "reference/bodies.md": http.bodies,
+    "reference/errors.md": errors.page,
+    "reference/http.md": http.routes,
+    "reference/settings.md": settings.page,
 }

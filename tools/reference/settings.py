@@ -19,13 +19,16 @@ Read from the environment, by each process when it starts. A value that cannot b
 not start. Durations are seconds, sizes bytes. `pixeltoll --help` has what is an option instead.
 """
 _GROUPS: dict[str, tuple[type[BaseSettings], str]] = {
-    "Books": (LedgerSettings, "Every process."),
-    "Broker, storage and jobs": (TaskSettings, "Every process."),
-    "API": (ApiSettings, "`pixeltoll api`; schedulers need `PIXELTOLL_PUBLIC_URL`, too."),
+    "Books": (LedgerSettings, "Read by every process."),
+    "Broker, storage and jobs": (TaskSettings, "Read by every process."),
+    "API": (
+        ApiSettings,
+        "Read by `pixeltoll api`; schedulers need `PIXELTOLL_PUBLIC_URL`, too.",
+    ),
     "What an operator brings along": (
         UpSettings,
-        "`pixeltoll up`, `demo`, `db upgrade`, `bootstrap` and `flower`. Here, empty means that `up` "
-        "starts a server or makes a secret of its own.",
+        "Read by `pixeltoll up` and `demo`, where empty means a server or a secret of its own, and by "
+        "the commands that look for a database.",
     ),
 }
 
@@ -35,7 +38,7 @@ def page() -> str:
     parts = [NOTICE, "# Settings", _INTRO.strip()]
     for title, (settings, who) in _GROUPS.items():
         rows = table(("variable", "default", "what it does"), _rows(settings))
-        parts += [f"## {title}", f"Read by: {who}", rows.rstrip()]
+        parts += [f"## {title}", who, rows.rstrip()]
     return "\n\n".join(parts) + "\n"
 
 
