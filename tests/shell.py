@@ -45,7 +45,7 @@ def run(typed: list[str], folder: Path, **environment: str) -> list[str]:
         lines = [line for command in typed for line in (command, f"echo {shlex.quote(mark)}")]
         script = _HAND_OVER.replace("OPERATOR", address) + "\n".join(lines)
         done = subprocess.run(
-            ("bash", "-c", script),
+            ("/bin/bash", "-c", script),
             capture_output=True,
             text=True,
             check=False,

@@ -8,8 +8,8 @@ from tools.reference.markdown import NOTICE, table
 
 FOLDER = Path(__file__).parents[2] / "docs" / "decisions"
 _INTRO = """\
-Why things are as they are: one page for each decision, with what else was considered and what it costs. A decision that no longer holds is
-superseded by another and stays.
+Why things are as they are: one page for each decision, with what else was considered and what it
+costs. A decision that no longer holds is superseded by another and stays.
 """
 
 

@@ -12,13 +12,16 @@ from tasks.errors import EngineError, Interrupted, InvalidImage, ObjectNotFound,
 from tools.reference.markdown import NOTICE, table
 
 _REQUESTS = """\
-A refused request is an RFC 9457 problem with a stable `code`; [the API's guide](../how-to/api.md#errors) shows one. The Livepeer, AWS and WebUI
-routes answer in their own shapes, with the same codes. What is refused holds, queues and stores nothing. A 503 or 429 has `Retry-After`; every
-5xx but those of a dialect has a `request_id`, which is in the server's log, too.
+A refused request is an RFC 9457 problem with a stable `code`; [the API's
+guide](../how-to/api.md#errors) shows one. The Livepeer, AWS and WebUI routes answer in their own
+shapes, with the same codes. What is refused holds, queues and stores nothing. A 503 or 429 has
+`Retry-After`; every 5xx but those of a dialect has a `request_id`, which is in the server's log,
+too.
 """
 _JOBS = """\
-A job that does not succeed has one of these in `error.code`, beside a `message` that names the particulars. It costs nothing. One that
-succeeds with some of its pictures has `partial_result`, and is charged for those.
+A job that does not succeed has one of these in `error.code`, beside a `message` that names the
+particulars. It costs nothing. One that succeeds with some of its pictures has `partial_result`,
+and is charged for those.
 """
 
 # What a client, or whoever runs the installation, does about each code of a request.
@@ -80,7 +83,7 @@ _REMEDIES: Mapping[str, str] = {
 # The codes that a job's end can have, in the order of the table.
 _ENDS: Mapping[str, str] = {
     "partial_result": "Submit again for the missing pictures: picture k has the job's seed plus k.",
-    "deadline_passed": "Submit with a later `deadline`, or have more workers; the job is `expired`.",
+    "deadline_passed": "Submit with a later `deadline`, or have more workers: the job `expired`.",
     "worker_lost": "Submit again; if it happens again, look at the worker's log: the job may end "
     "its process.",
     "out_of_memory": "Ask for a smaller picture or fewer, or have a larger GPU.",
@@ -129,7 +132,8 @@ def _codes_of_ends() -> Iterator[str]:
     waiting: list[type[EngineError]] = [EngineError]
     while waiting:
         kind = waiting.pop()
-        waiting += kind.__subclasses__()
+        # Ours only: whoever imports this may have made others.
+        waiting += [one for one in kind.__subclasses__() if one.__module__ == kind.__module__]
         if kind not in _BASES:
             yield kind.code
     for beside in _BESIDE_ENGINES:

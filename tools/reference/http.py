@@ -20,15 +20,18 @@ from tasks.storage import ObjectStore
 from tools.reference.markdown import NOTICE, table
 
 _ROUTES = """\
-This is `/openapi.json` of a running API for reading; `/docs` there lets you try it. [Using the API](../how-to/api.md) is the short way in,
-[bodies](bodies.md) has what is sent and answered, field by field, and [errors](errors.md) says what to do about each code.
+This is `/openapi.json` of a running API for reading; `/docs` there lets you try it. [Using the
+API](../how-to/api.md) is the short way in, [bodies](bodies.md) has what is sent and answered,
+field by field, and [errors](errors.md) says what to do about each code.
 
-Where a key is asked for, `gateway` is a gateway's key and `admin` the admin key, both as `Authorization: Bearer`; `basic` is a gateway's key as the
-password of HTTP Basic, and `x-api-key` one in that header. Every route may also answer `internal_error` (500) and `database_unavailable`
+Where a key is asked for, `gateway` is a gateway's key and `admin` the admin key, both as
+`Authorization: Bearer`; `basic` is a gateway's key as the password of HTTP Basic, and `x-api-key`
+one in that header. Every route may also answer `internal_error` (500) and `database_unavailable`
 (503). Errors are [problems](bodies.md#problembody) where nothing else is said.
 """
 _BODIES = """\
-What [the routes](http.md) take and answer. A field that is required is always there in an answer. Amounts and prices are decimals as text.
+What [the routes](http.md) take and answer. A field that is required is always there in an answer.
+Amounts and prices are decimals as text.
 """
 _PROBLEM = "application/problem+json"
 _EVERYWHERE = {"`internal_error`", "`database_unavailable`"}
@@ -129,7 +132,12 @@ def _body(name: str, schema: _Json) -> str:
     parts = [f"## {_short(name)}", _flat(schema.get("description", ""))]
     required = schema.get("required", ())
     rows = [
-        (f"`{field}`", _type(facts), _default(field in required, facts), _said(facts))
+        (
+            f"`{field}`",
+            _type(facts),
+            "required" if field in required else _default(facts),
+            _said(facts),
+        )
         for field, facts in schema.get("properties", {}).items()
     ]
     if rows:
@@ -167,9 +175,7 @@ def _said(facts: _Json) -> str:
     return f"{said} {listed[0].upper()}{listed[1:]}.".strip()
 
 
-def _default(required: bool, facts: _Json) -> str:
-    if required:
-        return "required"
+def _default(facts: _Json) -> str:
     if facts.get("default") in (None, ""):
         return ""
     return f"`{facts['default']}`".replace("True", "true").replace("False", "false")

@@ -15,8 +15,9 @@ from tasks.settings import TaskSettings
 from tools.reference.markdown import NOTICE, table
 
 _INTRO = """\
-Read from the environment, by each process when it starts. A value that cannot be is an error that names its variable, and the process does
-not start. Durations are seconds, sizes bytes. `pixeltoll --help` has what is an option instead.
+Read from the environment, by each process when it starts. A value that cannot be is an error that
+names its variable, and the process does not start. Durations are seconds, sizes bytes. `pixeltoll
+--help` has what is an option instead.
 """
 _GROUPS: dict[str, tuple[type[BaseSettings], str]] = {
     "Books": (LedgerSettings, "Read by every process."),
@@ -27,8 +28,7 @@ _GROUPS: dict[str, tuple[type[BaseSettings], str]] = {
     ),
     "What an operator brings along": (
         UpSettings,
-        "Read by `pixeltoll up` and `demo`, where empty means a server or a secret of its own, and by "
-        "the commands that look for a database.",
+        "Read by `pixeltoll up` and `demo`, where empty means one of their own, and by commands.",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Pins that docs/reference/ledger.md is true: its views, column by column, and its checks by their finds."""
+"""Pins that docs/reference/ledger.md is true: its views, column by column, and its checks."""
 
 from __future__ import annotations
 
