@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
 
 from tools.reference import errors
 from tools.reference.pages import DOCS, PAGES
@@ -48,3 +49,20 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # the page of 404s is one more
     assert {url for page in pages for url in LOADED.findall(page.read_text("utf-8"))} == set()
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "#nowhere", "/index.html"])
+def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str) -> None:
+    pages = tmp_path / "docs"
+    pages.mkdir()
+    (pages / "index.md").write_text(f"[a page]({link})", "utf-8")
+    config = load_config(
+        str(ROOT / "mkdocs.yml"),
+        docs_dir=str(pages),
+        site_dir=str(tmp_path / "site"),
+        nav=None,
+        extra_css=[],
+    )
+
+    with pytest.raises(Abort):
+        build(config)
