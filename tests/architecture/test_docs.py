@@ -52,17 +52,22 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(
 
 
 @pytest.mark.parametrize("link", ["nowhere.md", "#nowhere", "/index.html"])
-def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path, link: str) -> None:
+def test_a_link_that_leads_nowhere_ends_the_build(
+    tmp_path: Path, link: str, caplog: pytest.LogCaptureFixture
+) -> None:
     pages = tmp_path / "docs"
     pages.mkdir()
-    (pages / "index.md").write_text(f"[a page]({link})", "utf-8")
+    (pages / "index.md").write_text(f"[a page]({link}), [itself](index.md)", "utf-8")
     config = load_config(
         str(ROOT / "mkdocs.yml"),
         docs_dir=str(pages),
         site_dir=str(tmp_path / "site"),
-        nav=None,
+        nav=["index.md"],
         extra_css=[],
     )
 
-    with pytest.raises(Abort):
+    with pytest.raises(Abort, match="with 1 warnings"):
         build(config)
+
+    [warning] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert f"'{link}'" in warning
