@@ -33,6 +33,7 @@ _BODIES = """\
 What [the routes](http.md) take and answer. A field that is required is always there in an answer.
 Amounts and prices are decimals as text.
 """
+_DIALECTS = {"aws": "AWS", "livepeer": "Livepeer", "sdwebui": "WebUI"}
 _PROBLEM = "application/problem+json"
 _EVERYWHERE = {"`internal_error`", "`database_unavailable`"}
 _BOUNDS = {
@@ -183,13 +184,13 @@ def _default(facts: _Json) -> str:
 
 def _link(schema: _Json) -> str:
     name = _short(schema["$ref"].rpartition("/")[2])
-    return f"[{name}](bodies.md#{name.lower().replace(' ', '-')})"
+    return f"[{name}](bodies.md#{re.sub('[()]', '', name.lower()).replace(' ', '-')})"
 
 
 def _short(name: str) -> str:
     """Return a body's name; those of dialects that have the same say whose they are."""
     parts = name.split("__")
-    return name if len(parts) == 1 else f"{parts[-1]} {parts[2]}"
+    return name if len(parts) == 1 else f"{parts[-1]} ({_DIALECTS[parts[2]]})"
 
 
 def _keys(security: Iterable[_Json]) -> str:
@@ -197,7 +198,7 @@ def _keys(security: Iterable[_Json]) -> str:
 
 
 def _titled(tag: str) -> str:
-    return {"aws": "AWS tasks", "sdwebui": "WebUI"}.get(tag, tag.capitalize())
+    return _DIALECTS.get(tag, tag.capitalize())
 
 
 def _flat(text: str) -> str:
