@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0080_worker_memory"
-down_revision = "0060_sdwebui_options"
+down_revision = "0071_fewer_questions"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,13 +21,16 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from PIL import Image
 from psycopg.errors import InsufficientPrivilege
 
 from pixeltoll.settings import child_environment
+from tests import shell
 from tests.e2e import clients
 from tests.web import Web, serving
 
 START_S = 100.0
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # What a client may keep, whatever happens to the stack.
 KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
 
@@ -148,6 +152,46 @@ def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
     assert connection["url"] in up.said()
 
 
+def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:
+    url = httpx.URL(up.connection["flower_url"])
+
+    assert httpx.get(url.join("/workers")).is_success
+    stranger = url.copy_with(username=None, password=None)
+    assert httpx.get(stranger.join("/workers")).status_code == httpx.codes.UNAUTHORIZED
+    assert url.host == "127.0.0.1"
+
+
+def test_the_tutorial_word_by_word(up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = folder / "clone"
+    clone.mkdir()
+    (clone / ".pixeltoll").symlink_to(up.data_dir)
+    monkeypatch.chdir(clone)
+    page = TUTORIAL.read_text("utf-8").replace("http://127.0.0.1:8080", up.connection["url"])
+    installed = ("make ", "source .venv/bin/activate")
+    typed = [line for line in shell.commands(page) if not line.startswith(installed)]
+
+    said = dict(enumerate(shell.run(typed, clone)))
+
+    def answers(command: str) -> list[str]:
+        return [said[number] for number, line in enumerate(typed) if line.startswith(command)]
+
+    refused = answers("ask $url/v1/jobs -d")
+    assert [json.loads(answer)["code"] for answer in refused] == [
+        "no_price_limit",
+        "over_price_limit",
+    ]
+    [quote] = map(json.loads, answers("ask $url/v1/quotes"))
+    assert f"**{quote['amount']} {quote['currency']}**" in page
+    [job] = map(json.loads, answers('ask "$url/v1/jobs/$job?wait=60"'))
+    assert (job["state"], job["charged"]) == ("succeeded", quote["amount"])
+    with Image.open(clone / "first.png") as picture:
+        assert picture.width * picture.height == quote["units"]
+    [balance] = answers("pixeltoll balance")
+    [left] = re.findall(r"Of the 5 USD, ([\d.]+) are left", page)
+    assert left in balance
+    assert "The books are sound" in answers("pixeltoll ledger check")[0]
+
+
 def test_the_webuis_own_client_draws(up: Up) -> None:
     clients.draw_by_the_webui(up.connection)
 
@@ -162,15 +206,6 @@ def test_the_aws_samples_become_objects_and_signed_messages(up: Up, web: Web) ->
 
 def test_jobs_of_two_models_in_turn_get_the_right_one_each(up: Up) -> None:
     clients.switch_between_models(up.connection)
-
-
-def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:
-    url = httpx.URL(up.connection["flower_url"])
-
-    assert httpx.get(url.join("/workers")).is_success
-    stranger = url.copy_with(username=None, password=None)
-    assert httpx.get(stranger.join("/workers")).status_code == httpx.codes.UNAUTHORIZED
-    assert url.host == "127.0.0.1"
 
 
 def test_our_own_processes_cannot_change_the_books(up: Up) -> None:
