@@ -7,7 +7,7 @@ Foreign APIs have these, and say them in their own words. What the engine makes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tasks.catalog import ModelSpec
@@ -97,6 +97,15 @@ def check(
         errors.append(FieldError("start", said))
     if asked.first_pass is not None:
         _check_first_pass(spec, asked.first_pass, size, errors)
+
+
+def within(spec: ModelSpec, asked: Finer) -> Finer:
+    """Bring what is asked into what a distilled model can do: its second pass's steps."""
+    if asked.first_pass is None or spec.run_steps is None:
+        return asked
+    low, high = spec.run_steps
+    steps = min(max(asked.first_pass.steps, low), high)
+    return replace(asked, first_pass=replace(asked.first_pass, steps=steps))
 
 
 def _check_first_pass(

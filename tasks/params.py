@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tasks import lora, samplers, sizing
+from tasks import finer, lora, samplers, sizing
 from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 from tasks.finer import Finer
-from tasks.finer import check as check_finer
 from tasks.sizing import between
 
 MAX_SEED = 2**62
@@ -160,7 +159,7 @@ def validate(
     image_guidance = _image_guidance(spec, request, errors)
     strength = _strength(spec, request, steps, errors)
     is_masked, sides = request.masked, (width, height)
-    check_finer(spec, request.pipeline, request.finer, sides, errors, masked=is_masked)
+    finer.check(spec, request.pipeline, request.finer, sides, errors, masked=is_masked)
     if request.seed is not None:
         between(request.seed, 0, MAX_SEED, "seed", errors)
     loras = _loras(request, lora_patterns, errors)
@@ -189,7 +188,7 @@ def validate(
         sampler=choice.sampler,
         schedule=choice.schedule,
         masked=request.masked,
-        finer=request.finer,
+        finer=finer.within(spec, request.finer),
     )
 
 

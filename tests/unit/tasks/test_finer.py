@@ -97,3 +97,10 @@ def test_with_a_second_seed_pictures_differ_by_that() -> None:
 def test_the_strength_of_a_second_pass_counts_in_text_to_image() -> None:
     assert made(strength=0.3).strength == SPEC.default_strength
     assert made(strength=0.3, finer=Finer(first_pass=FIRST)).strength == 0.3
+
+
+def test_a_distilled_model_draws_both_passes_in_its_own_steps() -> None:
+    distilled = {"run_steps": (2, 4), "default_steps": 4, "raise_strength": True}
+    run = made(spec=distilled, num_inference_steps=50, finer=Finer(first_pass=FIRST))
+    assert run.finer.first_pass is not None
+    assert (run.num_inference_steps, run.finer.first_pass.steps) == (4, 4)
