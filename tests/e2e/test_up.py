@@ -29,7 +29,7 @@ from tests import shell
 from tests.e2e import clients
 from tests.web import Web, serving
 
-START_S = 100.0
+START_S = 180.0
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # What a client may keep, whatever happens to the stack.
 KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
