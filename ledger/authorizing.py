@@ -14,18 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, Row, Select, column, select, text, true
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, make_transient_to_detached
 
 from ledger import budgets, names
 from ledger.accounts import balance
-from ledger.db import Base
 from ledger.errors import (
     CurrencyMismatch,
     InsufficientFunds,
@@ -36,8 +35,6 @@ from ledger.errors import (
 from ledger.limits import Limit
 from ledger.offers import Quote
 from ledger.tables import AMOUNT, Hold, Orchestrator
-
-Made = TypeVar("Made", bound=Base)
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,27 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Companion(Generic[Made]):
+class Companion:
     """A row of a caller's own that comes to be with a hold, or not at all.
 
     `insert` takes the new row of `holds`, which is none when the hold is refused, and returns an
-    INSERT of `entity` that selects from it.
+    INSERT that selects from it. `beside` is one row that the caller wants to see meanwhile.
     """
 
-    entity: type[Made]
     insert: Callable[[CTE], Insert]
+    beside: CTE
+
+
+@dataclass(frozen=True)
+class Held:
+    """A hold that was made and its orchestrator, as rows of no session, and what was seen beside.
+
+    They are made of what was written: to read all of it back takes longer than to write it.
+    """
+
+    hold: Hold
+    orchestrator: Orchestrator
+    beside: tuple[Any, ...]
 
 
 def authorize(
@@ -92,11 +101,11 @@ def authorize(
 
 
 def authorize_with(
-    session: Session, terms: Terms, companion: Companion[Made], values: Mapping[str, object]
-) -> tuple[Hold, Orchestrator, Made]:
+    session: Session, terms: Terms, companion: Companion, values: Mapping[str, object]
+) -> Held:
     """Reserve an amount and insert the caller's own row in the same statement, or do neither.
 
-    Returns the hold, its orchestrator, and the row that was made of the companion's `values`.
+    The companion's row is made of `values`.
 
     Raises:
         InvalidName: The reference is empty, too long or has unprintable characters.
@@ -112,10 +121,26 @@ def authorize_with(
         sqlalchemy.exc.IntegrityError: The companion may not be. Nothing is written, and a
             transaction around it cannot go on.
     """
-    balance, hold, orchestrator, made = _execute(session, _together(companion), terms, values)
-    if hold is None:
+    row = _execute(session, _together(companion), terms, values)
+    balance, hold_id, created_at, fee_rate, since, *beside = row
+    if hold_id is None:
         raise _refusal(terms, balance)
-    return hold, orchestrator, made
+    offer = terms.quote.offer
+    hold = Hold(
+        **facts(terms),
+        id=hold_id,
+        fee_rate=fee_rate,
+        state="open",
+        created_at=created_at,
+        resolved_at=None,
+        supersedes=None,
+    )
+    orchestrator = Orchestrator(
+        id=offer.orchestrator_id, name=offer.orchestrator, fee_rate=fee_rate, created_at=since
+    )
+    for made in (hold, orchestrator):
+        make_transient_to_detached(made)
+    return Held(hold, orchestrator, tuple(beside))
 
 
 def _execute(
@@ -268,29 +293,32 @@ def _alone() -> Select[*tuple[Any, ...]]:
 _BUILDING = threading.Lock()
 
 
-def _together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
+def _together(companion: Companion) -> Select[*tuple[Any, ...]]:
     with _BUILDING:
         return _built_together(companion)
 
 
 @functools.cache
-def _built_together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
-    """Return the same with a companion: answers with the balance, the hold, its orchestrator, it.
+def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
+    """Return the same with a companion: answers with the balance, what the database adds to the
+    hold and its orchestrator, and what is seen beside.
 
-    All but the balance are none when the hold is refused.
+    What it adds is none when the hold is refused.
     """
-    # By a short name, because it stands before every column.
-    made = companion.insert(_HOLD).returning(*companion.entity.__table__.columns).cte("m")
+    made = companion.insert(_HOLD).cte("made")
+    paid = Orchestrator.__table__
     statement = (
         select(
             _FUNDS.c.balance,
-            aliased(Hold, _HOLD),
-            Orchestrator,
-            aliased(companion.entity, made),
+            _HOLD.c.id,
+            _HOLD.c.created_at,
+            _HOLD.c.fee_rate,
+            paid.c.created_at,
+            *companion.beside.c,
         )
         .join_from(_FUNDS, _HOLD, true(), isouter=True)
-        .outerjoin(Orchestrator, Orchestrator.id == _HOLD.c.orchestrator_id)
-        .outerjoin(made, true())
+        .outerjoin(paid, paid.c.id == _HOLD.c.orchestrator_id)
+        .join(companion.beside, true())
         .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING, made)
     )
     # A statement makes its columns when it is first compiled, and that is not for many threads.

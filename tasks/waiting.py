@@ -25,23 +25,26 @@ class Wait:
     live: bool
 
 
-# Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
-# Written out, because every submission asks it: building a statement costs more than running it.
-_WAIT = text("""
-SELECT (
-    SELECT count(*) FROM (
-        (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority > :priority
-          LIMIT :most)
-        UNION ALL
-        (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority = :priority
-            AND id < :id LIMIT :most)
-    ) AS before
-) AS ahead, EXISTS (
+def ahead_of(queue: str, priority: str, job_id: str) -> str:
+    """Return what counts the jobs before one, in SQL, by the names of its parameters; and `most`.
+
+    Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
+    """
+    queued = f"SELECT 1 FROM jobs WHERE queue = :{queue} AND state = 'queued'"  # noqa: S608  names
+    return (
+        f"(SELECT count(*) FROM (({queued} AND priority > :{priority} LIMIT :most) UNION ALL"
+        f" ({queued} AND priority = :{priority} AND id < :{job_id} LIMIT :most)) AS before)"
+    )
+
+
+# Written out, because building a statement costs more than running it.
+_WAIT = text(f"""
+SELECT {ahead_of("queue", "priority", "id")} AS ahead, EXISTS (
     SELECT 1 FROM workers
      WHERE queues @> ARRAY[CAST(:queue AS varchar)]
        AND heartbeat_at > now() - make_interval(secs => :silence_s)
 ) AS live
-""")
+""")  # noqa: S608  names
 
 
 def look(session: Session, job: Job) -> Wait | None:
