@@ -79,10 +79,11 @@ def place(
     """
     beside = beside or Beside()
     digest = request_hash(asked, given, beside)
-    with runtime.reads() as session:
-        job = earlier(session, caller.gateway_id, key, digest)
-    if job is not None:
-        return job, None
+    if key is not None:
+        with runtime.reads() as session:
+            job = earlier(session, caller.gateway_id, key, digest)
+        if job is not None:
+            return job, None
     prepared = prepare(runtime, asked, given, beside.fit)
     order = Order(
         gateway_id=caller.gateway_id,
@@ -225,7 +226,7 @@ def request_hash(asked: JobFields, given: Given, beside: Beside) -> bytes:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 
-def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) -> Job | None:
+def earlier(session: Session, gateway_id: UUID, key: str, digest: bytes) -> Job | None:
     """Return the job that an idempotency key has made, before anything is checked or stored again.
 
     A retry must find its job even when its deadline has passed or its price has risen meanwhile.
@@ -233,8 +234,6 @@ def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) 
     Raises:
         IdempotencyConflict: The key was used with another request.
     """
-    if key is None:
-        return None
     found = session.execute(
         select(Job.id, Job.request_hash).where(
             Job.gateway_id == gateway_id, Job.idempotency_key == key

@@ -21,10 +21,11 @@ from sqlalchemy import CTE, ColumnElement, Row, Select, column, select, text, tr
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm import Session
 
 from ledger import budgets, names
 from ledger.accounts import balance
+from ledger.db import known
 from ledger.errors import (
     CurrencyMismatch,
     InsufficientFunds,
@@ -93,7 +94,7 @@ def authorize(
         The same as `authorize_with`.
     """
     terms = Terms(gateway_id, reference, quote, limit, expires_at, api_key_id)
-    row = _execute(session, _alone(), terms, {})
+    row = _execute(session, _alone(), terms, _checked(terms))
     if row.id is None:
         raise _refusal(terms, row.balance)
     hold_id: UUID = row.id
@@ -121,13 +122,15 @@ def authorize_with(
         sqlalchemy.exc.IntegrityError: The companion may not be. Nothing is written, and a
             transaction around it cannot go on.
     """
-    row = _execute(session, _together(companion), terms, values)
+    columns = _checked(terms)
+    row = _execute(session, _together(companion), terms, {**values, **columns})
     balance, hold_id, created_at, fee_rate, since, *beside = row
     if hold_id is None:
         raise _refusal(terms, balance)
     offer = terms.quote.offer
-    hold = Hold(
-        **facts(terms),
+    hold = known(
+        Hold,
+        **columns,
         id=hold_id,
         fee_rate=fee_rate,
         state="open",
@@ -135,12 +138,24 @@ def authorize_with(
         resolved_at=None,
         supersedes=None,
     )
-    orchestrator = Orchestrator(
-        id=offer.orchestrator_id, name=offer.orchestrator, fee_rate=fee_rate, created_at=since
+    orchestrator = known(
+        Orchestrator,
+        id=offer.orchestrator_id,
+        name=offer.orchestrator,
+        fee_rate=fee_rate,
+        created_at=since,
     )
-    for made in (hold, orchestrator):
-        make_transient_to_detached(made)
     return Held(hold, orchestrator, tuple(beside))
+
+
+def _checked(terms: Terms) -> dict[str, object]:
+    """Check what can be checked without asking the database; returns the columns of the hold."""
+    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
+    if quote.units < 1:
+        raise InvalidAmount("units", "must be at least 1")
+    if limit.price is not None and not limit.allows(offer.price, quote.rates):
+        raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
+    return facts(terms)
 
 
 def _execute(
@@ -149,14 +164,10 @@ def _execute(
     terms: Terms,
     values: Mapping[str, object],
 ) -> Row[*tuple[Any, ...]]:
-    """Check what can be checked without asking, and ask; returns the one row of the answer."""
-    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
-    if quote.units < 1:
-        raise InvalidAmount("units", "must be at least 1")
-    if limit.price is not None and not limit.allows(offer.price, quote.rates):
-        raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
+    """Return the one row of the answer."""
+    quote = terms.quote
     try:
-        row = session.execute(statement, {**values, **facts(terms)}).one_or_none()
+        row = session.execute(statement, values).one_or_none()
     except IntegrityError as error:
         over = budgets.refusal(error, quote.currency)
         if over is None:

@@ -6,6 +6,7 @@ written once; a newer one goes before an older one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -59,7 +60,7 @@ class Rate:
     observed_at: datetime | None = None
     age: timedelta = timedelta(0)
 
-    @property
+    @functools.cached_property
     def fraction(self) -> Fraction:
         """The exact rate."""
         return Fraction(self.numerator) / Fraction(self.divisor)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, column, text
 from sqlalchemy.orm import Session
 
 from ledger import offers
@@ -80,7 +80,13 @@ SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
   FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
    AND coalesce(model_id, :model_id) = :model_id
-""")
+""").columns(
+    # Named, so that they need not be looked up in each answer.
+    *map(column, ("offer_id", "orchestrator_id", "orchestrator", "pipeline", "model_id")),
+    *map(column, ("price_per_unit", "pixels_per_unit", "currency", "valid_from", "promised_warm")),
+    *map(column, ("capacity", "speeds", "warm", "queued_units", "is_deep", "seen_at")),
+    column("settlement"),
+)
 
 
 def look(

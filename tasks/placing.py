@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import CTE, bindparam, column, text
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ledger import holds
+from ledger.db import known
 from ledger.holds import Companion, Terms
 from tasks import waiting
 from tasks.tables import Job
@@ -54,8 +55,7 @@ def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> tuple[
     [ahead] = held.beside
     shared = {ours: getattr(hold, name) for name, ours in _OF_HOLD.items()}
     dates = dict.fromkeys(("created_at", "available_at", "rung_at"), hold.created_at)
-    job = Job(**facts, **shared, **dates, **_NEW)
-    make_transient_to_detached(job)
+    job = known(Job, **facts, **shared, **dates, **_NEW)
     set_committed_value(job, "hold", hold)
     set_committed_value(job, "orchestrator", held.orchestrator)
     set_committed_value(job, "outputs", [])
