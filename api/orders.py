@@ -71,7 +71,8 @@ def place(
 ) -> tuple[Job, Wait | None]:
     """Make a job of a checked body and its picture or link; returns it, and what it waits for.
 
-    It has been made before where that is None. `key` is the caller's idempotency key. A refusal holds, queues and stores nothing.
+    It has been made before where that is None. `key` is the caller's idempotency key. A refusal
+    holds, queues and stores nothing.
 
     Raises:
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
@@ -246,9 +247,7 @@ def earlier(session: Session, gateway_id: UUID, key: str, digest: bytes) -> Job 
     return jobs.find(session, gateway_id, found.id)
 
 
-def submit(
-    runtime: Runtime, order: Order, picture: CheckedImage | None
-) -> tuple[Job, Wait | None]:
+def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tuple[Job, Wait | None]:
     """Submit an order with its input picture; returns the job, and what it waits for if it is new.
 
     The picture is stored outside of any transaction, and only when the job can be paid for. Its key
@@ -294,9 +293,7 @@ def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
         _log.warning("refusal_not_recorded", reason=refusal.code, error=telemetry.brief(error))
 
 
-def _submit_with(
-    runtime: Runtime, order: Order, picture: CheckedImage
-) -> tuple[Job, Wait | None]:
+def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, Wait | None]:
     with runtime.reads() as session:
         _check_affordable(session, order)
     key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"

@@ -108,7 +108,7 @@ def build() -> Runtime:
     books = LedgerSettings()
     tasks = TaskSettings()
     return assemble(
-        db.make_engine(books.database_url, pool_size=8),
+        db.make_engine(books.database_url, pool_size=16),
         lambda: ObjectStore.from_settings(tasks),
         catalogs.load(tasks.catalog),
         ApiSettings(),

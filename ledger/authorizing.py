@@ -12,7 +12,6 @@ import functools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -23,35 +22,14 @@ from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ledger import budgets, names
+from ledger import budgets
 from ledger.accounts import balance
 from ledger.db import known
-from ledger.errors import (
-    CurrencyMismatch,
-    InsufficientFunds,
-    InvalidAmount,
-    OverPriceLimit,
-    ReferenceReused,
-)
+from ledger.errors import CurrencyMismatch, InsufficientFunds, ReferenceReused
 from ledger.limits import Limit
 from ledger.offers import Quote
 from ledger.tables import AMOUNT, Hold, Orchestrator
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a hold is for: whose funds, which job, what it may cost at most, and until when.
-
-    The offer's price, the limit and the platform's share are fixed with it, whatever changes later.
-    `api_key_id` is who spends, where a budget may be for one API key.
-    """
-
-    gateway_id: UUID
-    reference: str
-    quote: Quote
-    limit: Limit
-    expires_at: datetime
-    api_key_id: str | None = None
+from ledger.terms import Terms, checked
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,7 @@ def authorize(
         The same as `authorize_with`.
     """
     terms = Terms(gateway_id, reference, quote, limit, expires_at, api_key_id)
-    row = _execute(session, _alone(), terms, _checked(terms))
+    row = _execute(session, _alone(), terms, checked(terms))
     if row.id is None:
         raise _refusal(terms, row.balance)
     hold_id: UUID = row.id
@@ -122,7 +100,7 @@ def authorize_with(
         sqlalchemy.exc.IntegrityError: The companion may not be. Nothing is written, and a
             transaction around it cannot go on.
     """
-    columns = _checked(terms)
+    columns = checked(terms)
     row = _execute(session, _together(companion), terms, {**values, **columns})
     balance, hold_id, created_at, fee_rate, since, *beside = row
     if hold_id is None:
@@ -146,16 +124,6 @@ def authorize_with(
         created_at=since,
     )
     return Held(hold, orchestrator, tuple(beside))
-
-
-def _checked(terms: Terms) -> dict[str, object]:
-    """Check what can be checked without asking the database; returns the columns of the hold."""
-    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
-    if quote.units < 1:
-        raise InvalidAmount("units", "must be at least 1")
-    if limit.price is not None and not limit.allows(offer.price, quote.rates):
-        raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
-    return facts(terms)
 
 
 def _execute(
@@ -183,46 +151,6 @@ def _refusal(terms: Terms, available: Decimal) -> InsufficientFunds | ReferenceR
     if available < quote.amount:
         return InsufficientFunds(quote.amount, available, quote.currency)
     return ReferenceReused(terms.reference)
-
-
-def facts(terms: Terms) -> dict[str, object]:
-    """Return the columns of a hold, as parameters of a statement."""
-    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
-    return {
-        "gateway_id": terms.gateway_id,
-        "reference": names.checked("reference", terms.reference),
-        "orchestrator_id": offer.orchestrator_id,
-        "offer_id": offer.id,
-        "pipeline": offer.capability.pipeline,
-        "model_id": offer.capability.model_id,
-        "units": quote.units,
-        "price_per_unit": offer.price.price_per_unit,
-        "pixels_per_unit": offer.price.pixels_per_unit,
-        "limit_price_per_unit": limit.price and limit.price.price_per_unit,
-        "limit_pixels_per_unit": limit.price and limit.price.pixels_per_unit,
-        "currency": quote.currency,
-        "amount": quote.amount,
-        "expires_at": terms.expires_at,
-        **_exchange(quote, limit),
-        "api_key_id": terms.api_key_id,
-    }
-
-
-def _exchange(quote: Quote, limit: Limit) -> dict[str, object]:
-    """Return what currencies other than the amount's a hold has, and the rate between them."""
-    price_currency, limit_currency = (
-        price.currency if price is not None and price.currency != quote.currency else None
-        for price in (quote.offer.price, limit.price)
-    )
-    foreign = price_currency or limit_currency
-    rate = quote.rates.of(foreign) if foreign else None
-    return {
-        "price_currency": price_currency,
-        "limit_currency": limit_currency,
-        "rate": rate and rate.numerator,
-        "rate_divisor": rate and rate.divisor,
-        "rate_id": rate and rate.id,
-    }
 
 
 def _cte(name: str, sql: str, *columns: ColumnElement[Any]) -> CTE:
@@ -311,10 +239,10 @@ def _together(companion: Companion) -> Select[*tuple[Any, ...]]:
 
 @functools.cache
 def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
-    """Return the same with a companion: answers with the balance, what the database adds to the
-    hold and its orchestrator, and what is seen beside.
+    """Return the same with a companion: answers with what the rows lack, and what is seen beside.
 
-    What it adds is none when the hold is refused.
+    That is the balance, and what the database adds to a hold and its orchestrator: none of it when
+    the hold is refused.
     """
     made = companion.insert(_HOLD).cte("made")
     paid = Orchestrator.__table__

@@ -55,21 +55,21 @@ def known(entity: type[Known], **columns: object) -> Known:
     return row
 
 
-def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
     """Build an engine for a plain `postgresql://` URL. It connects when first used.
 
     Timeouts keep one stuck peer from stopping the house: a lock is waited for at most 5 s, a
     statement runs at most 30 s, a transaction that does nothing for 60 s loses its locks, and a
     dead connection is noticed by TCP keepalives, or by what is sent to it and never acknowledged.
     Errors do not show their parameters: a prompt may be among them. Connections are opened when
-    they are needed, up to twice `pool_size`, and kept.
+    they are needed, `pool_size` of them at most, and kept; who finds none waits for one.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(
         url,
         # No overflow: what is opened beyond a pool is closed after each use, and opening a
         # connection costs PostgreSQL a process. Under load, that was a third of all submissions.
-        pool_size=2 * pool_size,
+        pool_size=pool_size,
         max_overflow=0,
         pool_recycle=1800,
         hide_parameters=True,

@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ledger.accounts import platform_account
-from ledger.authorizing import Companion, Terms, authorize, authorize_with
+from ledger.authorizing import Companion, authorize, authorize_with
 from ledger.errors import HoldAlreadyResolved, InvalidAmount, UnknownHold
 from ledger.money import charge, split_fee
 from ledger.tables import Charge, Hold
+from ledger.terms import Terms
 
 __all__ = [
     "Companion",

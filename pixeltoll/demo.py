@@ -62,7 +62,7 @@ def run(stack: Stack, output: Path) -> None:
     """
     connection = stack.connection
     output.mkdir(parents=True, exist_ok=True)
-    engine = db.make_engine(connection.database_url, pool_size=1)
+    engine = db.make_engine(connection.database_url, pool_size=2)
     sessions = db.session_factory(engine)
     before = _books(sessions)
     with httpx.Client(

@@ -87,7 +87,7 @@ class Generation:
     @property
     def batch_key(self) -> str:
         """What jobs must share to run in one pipeline call: all that is not each picture's own."""
-        shared = self.to_json() | _EACH_ITS_OWN
+        shared = {**self.to_json(), **_EACH_ITS_OWN}
         return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:24]
 
     def to_json(self) -> dict[str, Any]:

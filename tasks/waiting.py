@@ -31,10 +31,9 @@ def ahead_of(queue: str, priority: str, job_id: str) -> str:
     Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
     """
     queued = f"SELECT 1 FROM jobs WHERE queue = :{queue} AND state = 'queued'"  # noqa: S608  names
-    return (
-        f"(SELECT count(*) FROM (({queued} AND priority > :{priority} LIMIT :most) UNION ALL"
-        f" ({queued} AND priority = :{priority} AND id < :{job_id} LIMIT :most)) AS before)"
-    )
+    sooner = f"{queued} AND priority > :{priority} LIMIT :most"
+    earlier = f"{queued} AND priority = :{priority} AND id < :{job_id} LIMIT :most"
+    return f"(SELECT count(*) FROM (({sooner}) UNION ALL ({earlier})) AS before)"  # noqa: S608  names
 
 
 # Written out, because building a statement costs more than running it.
