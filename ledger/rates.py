@@ -6,7 +6,6 @@ written once; a newer one goes before an older one.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -60,7 +59,7 @@ class Rate:
     observed_at: datetime | None = None
     age: timedelta = timedelta(0)
 
-    @functools.cached_property
+    @property
     def fraction(self) -> Fraction:
         """The exact rate."""
         return Fraction(self.numerator) / Fraction(self.divisor)
@@ -104,6 +103,8 @@ class Rates:
         Raises:
             NoRate, StaleRate: As `of`.
         """
+        if price.currency == self.settlement:
+            return price.fraction
         return price.fraction * self.of(price.currency).fraction
 
 
