@@ -38,7 +38,8 @@ class Companion:
     """A row of a caller's own that comes to be with a hold, or not at all.
 
     `insert` takes the new row of `holds`, which is none when the hold is refused, and returns an
-    INSERT that selects from it. `beside` is one row that the caller wants to see meanwhile.
+    INSERT that selects from it. `beside` is one row that the caller wants to see, before anything
+    is locked.
     """
 
     insert: Callable[[CTE], Insert]
@@ -159,18 +160,25 @@ def _cte(name: str, sql: str, *columns: ColumnElement[Any]) -> CTE:
     return text(" ".join(sql.split())).columns(*columns).cte(name)
 
 
-_FUNDS = _cte(
-    "funds",
-    """
-    SELECT available.id AS available_id, available.balance, held.id AS held_id
-      FROM accounts available
-      JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
-     WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
-       AND available.currency = :currency
-       FOR NO KEY UPDATE OF available
-    """,
-    column("balance", AMOUNT),
-)
+def _funds(*seen: CTE) -> CTE:
+    """Return what locks the balance. What is `seen` is seen before, so that nobody waits for it."""
+    return _cte(
+        "funds",
+        f"""
+        SELECT {"".join(f"{one.name}.*, " for one in seen)}
+               available.id AS available_id, available.balance, held.id AS held_id
+          FROM {"".join(f"{one.name}, " for one in seen)} accounts available
+          JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
+         WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
+           AND available.currency = :currency
+           FOR NO KEY UPDATE OF available
+        """,  # noqa: S608  names
+        column("balance", AMOUNT),
+        *(column(each.name) for one in seen for each in one.c),
+    )
+
+
+_FUNDS = _funds()
 
 _HOLD = _cte(
     "hold",
@@ -246,20 +254,20 @@ def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
     the hold is refused.
     """
     made = companion.insert(_HOLD).cte("made")
+    funds = _funds(companion.beside)
     paid = Orchestrator.__table__
     statement = (
         select(
-            _FUNDS.c.balance,
+            funds.c.balance,
             _HOLD.c.id,
             _HOLD.c.created_at,
             _HOLD.c.fee_rate,
             paid.c.created_at,
-            *companion.beside.c,
+            *(funds.c[each.name] for each in companion.beside.c),
         )
-        .join_from(_FUNDS, _HOLD, true(), isouter=True)
+        .join_from(funds, _HOLD, true(), isouter=True)
         .outerjoin(paid, paid.c.id == _HOLD.c.orchestrator_id)
-        .join(companion.beside, true())
-        .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING, made)
+        .add_cte(companion.beside, funds, _HOLD, _ENTRY, _POSTING, made)
     )
     # A statement makes its columns when it is first compiled, and that is not for many threads.
     statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
