@@ -59,7 +59,7 @@ def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> tuple[
     set_committed_value(job, "hold", hold)
     set_committed_value(job, "orchestrator", held.orchestrator)
     set_committed_value(job, "outputs", [])
-    return job, min(ahead, waiting.MAX_QUEUE_POSITION)
+    return job, ahead
 
 
 def _insert(hold: CTE) -> Insert:
@@ -75,8 +75,7 @@ def _insert(hold: CTE) -> Insert:
 def _ahead() -> CTE:
     """Return the count of those who come first. The statement does not see what it inserts."""
     counted = waiting.ahead_of("new_queue", "new_priority", "new_id")
-    most = text(f"SELECT {counted} AS ahead").bindparams(most=waiting.MAX_QUEUE_POSITION)
-    return most.columns(column("ahead")).cte("place")
+    return text(f"SELECT {counted} AS ahead").columns(column("ahead")).cte("place")
 
 
 _WITH_JOB = Companion(_insert, _ahead())
