@@ -19,6 +19,7 @@ from pixeltoll import demo, logins, migrate, run, stack
 from pixeltoll.commands import (
     audit,
     budgets,
+    draining,
     first,
     gateways,
     invoices,
@@ -33,6 +34,7 @@ from pixeltoll.commands import (
     webhooks,
 )
 from pixeltoll.console import complain, say
+from pixeltoll.exits import Exit
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
@@ -83,7 +85,7 @@ def run_demo(
             demo.run(running, output)
     except KeyboardInterrupt:
         complain("Stopped before the end.")
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
 
 
 @db_app.command("upgrade")
@@ -143,5 +145,6 @@ for room in (
     invoices,
     audit,
     webhooks,
+    draining,
 ):
     room.add_to(app)

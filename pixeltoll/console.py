@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ledger import sheets
@@ -27,6 +28,17 @@ _WIDTH = 10_000
 _out = Console(highlight=False, soft_wrap=True)
 _wide = Console(highlight=False, width=_WIDTH)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def bars() -> Progress:
+    """Return progress bars for long work, on standard error: what is asked for is elsewhere."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=_err,
+    )
 
 
 class Format(StrEnum):

@@ -12,6 +12,7 @@
     |-- NotWritten          a file that was asked for cannot be written
     |-- NotRead             a file that was named cannot be read
     |-- Unprotected         Flower was to start for anybody to see
+    |-- NotDrained          workers that were to leave are still there
     |-- NoDrawing           a picture needs what is not installed
     `-- DemoFailed          the demo's jobs or sums are not what they should be
 
@@ -20,6 +21,7 @@ The command prints the message and exits with status 1: no traceback for what an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _LOG_TAIL_LINES = 15
@@ -124,6 +126,18 @@ class Unprotected(PixeltollError):
     def __init__(self) -> None:
         super().__init__(
             "Flower shows who asks when. Set FLOWER_BASIC_AUTH to user:password to start it."
+        )
+
+
+class NotDrained(PixeltollError):
+    """Raised when workers that were asked to leave still have jobs after the time for it."""
+
+    def __init__(self, worker_ids: Sequence[str], waited_s: float) -> None:
+        self.worker_ids = tuple(worker_ids)
+        super().__init__(
+            f"Not drained within {waited_s:g} s: {', '.join(worker_ids)}. They take no more jobs "
+            "once they hear of it. Wait again with the same command, or stop them: their jobs run "
+            "elsewhere when their leases end."
         )
 
 

@@ -19,6 +19,7 @@ from ledger.errors import LedgerError
 from pixeltoll import settings
 from pixeltoll.console import complain, say
 from pixeltoll.errors import PixeltollError, Unprotected
+from pixeltoll.exits import Exit
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
 from tasks.errors import TasksError
@@ -46,7 +47,7 @@ def main(program: typer.Typer = app, known: tuple[type[Exception], ...] = ()) ->
         # SQLAlchemy's own text repeats the statement; what the database said is enough.
         reason = error.orig if isinstance(error, OperationalError) else error
         complain(f"pixeltoll: {reason}")
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -165,12 +166,16 @@ def run(render: Render) -> None:
         REGISTRY.register(DatabaseCollector(sessions))
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
-    _tell(sessions, render, settings, stopping)
+    couriers = _tell(sessions, render, settings, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         if sweeper.sweep():
             pulse.beat()
         watchdog.pat()
+    # Who is just telling somebody should note that it is done, or it will be told again.
+    until = time.monotonic() + settings.drain_s
+    for courier in couriers:
+        courier.join(max(0.0, until - time.monotonic()))
 
 
 def _keep_books(
@@ -191,7 +196,9 @@ def _tell(
     render: Render,
     settings: TaskSettings,
     stopping: threading.Event,
-) -> None:
+) -> list[threading.Thread]:
+    """Deliver what jobs have to tell; returns the threads that do."""
+
     def listen() -> None:
         with sessions.begin() as session:
             webhooks.listen_on(session, [settings.sns_topic] if settings.sns_topic else [])
@@ -200,6 +207,10 @@ def _tell(
     outbound = Outbound(Rules.written(settings.link_ports, settings.link_hosts))
     topics = Topics(settings.sns_endpoint, settings.webhook_timeout_s)
     courier = Courier(sessions, outbound, topics.publish, render, settings)
-    for _ in range(_COURIERS):
-        chores.repeat(courier.deliver, settings.sweep_interval_s, stopping)
+
+    def deliver() -> None:
+        while not stopping.is_set() and courier.deliver_one():
+            pass
+
     chores.repeat(courier.forget, _FORGET_S, stopping)
+    return [chores.repeat(deliver, settings.sweep_interval_s, stopping) for _ in range(_COURIERS)]

@@ -108,6 +108,14 @@ class TaskSettings(BaseSettings):
         description="A worker's claim on a job ends this long after its last renewal. Shorter "
         "means faster recovery from a lost worker, and less patience with a slow database.",
     )
+    drain_s: float = Field(
+        20.0,
+        gt=0,
+        validation_alias="PIXELTOLL_DRAIN_S",
+        description="How long a process that is told to leave goes on with what it is at. Then a "
+        "worker hands its jobs back to their queues, and the API lets go of requests that still "
+        "wait. What stops a process must give it some seconds more.",
+    )
     max_attempts: int = Field(
         3,
         ge=1,

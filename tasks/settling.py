@@ -80,7 +80,7 @@ class Settler:
 
     def is_last(self, job: Job, error: Exception) -> bool:
         """Tell whether a job that ends with this error does not run again."""
-        return job.attempt >= failures.tries(error, self._run.settings.max_attempts)
+        return job.tries >= failures.tries(error, self._run.settings.max_attempts)
 
     def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Made]) -> None:
         """Store the pictures of a batch and settle it in one transaction. Raises nothing."""
@@ -311,7 +311,7 @@ class Settler:
         try:
             with self._run.sessions.begin() as session:
                 if again:
-                    delay_s = settings.retry_delay_s * 2 ** (job.attempt - 1)
+                    delay_s = settings.retry_delay_s * 2 ** (job.tries - 1)
                     current = claims.requeue(session, job.id, job.attempt, delay_s)
                 else:
                     current = claims.fail(session, job.id, job.attempt, code, message)

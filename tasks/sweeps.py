@@ -30,8 +30,8 @@ def reclaim_lost(session: Session, max_attempts: int) -> list[jobs.Bell]:
     Returns the bells of the jobs that are queued again.
     """
     lost = _lock_some(session, Job.state == "running", Job.lease_expires_at < func.now())
-    again = [job for job in lost if job.attempt < max_attempts]
-    worn_out = [job for job in lost if job.attempt >= max_attempts]
+    again = [job for job in lost if job.tries < max_attempts]
+    worn_out = [job for job in lost if job.tries >= max_attempts]
     claims.queue_again(session, again, delay_s=0)
     message = f"The worker was lost {max_attempts} times while running this job."
     _each(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 
 from celery import Celery, bootsteps, signals
@@ -21,7 +23,7 @@ from ledger import db, offers
 from ledger.offers import LiveOffer
 from ledger.settings import LedgerSettings
 from ledger.tables import Offer, Orchestrator
-from tasks import catalog, registration, routing, telemetry
+from tasks import catalog, chores, registration, routing, telemetry
 from tasks.app import GENERATE, make_celery
 from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
@@ -42,6 +44,9 @@ _log = telemetry.get_logger()
 
 def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) -> None:
     """Serve the offers of the key's orchestrator, or those of `models` only, until told to stop.
+
+    A worker that is drained from outside stays, without work, until it is stopped: what restarts
+    processes that end would have it take jobs again.
 
     Raises:
         NotRegistered: The settings have no valid key of an orchestrator.
@@ -75,12 +80,24 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     if listen(settings, keeper.pulse):
         REGISTRY.register(EngineCollector(runtime.engine))
     status = _consume(make_celery(settings), runtime, runner)
+    if keeper.is_drained and not status:
+        _stay(runtime, keeper)
     try:
         keeper.stop()
     except SQLAlchemyError as error:
         _log.warning("worker_leaves_silently", error=telemetry.brief(error))
     if status:
         raise SystemExit(status)
+
+
+def _stay(runtime: Runtime, keeper: Keeper) -> None:
+    """Wait for the signal that ends a worker which has nothing more to do."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    chores.attempt(keeper.note_done)
+    _log.info("worker_drained", worker_id=runtime.worker_id)
+    told.wait()
 
 
 def offered(session: Session, owner: Orchestrator, models: Sequence[str]) -> list[LiveOffer]:
