@@ -23,6 +23,7 @@ from pixeltoll.commands import (
     first,
     gateways,
     invoices,
+    jobs,
     limits,
     models,
     money,
@@ -131,6 +132,7 @@ Ctrl-C stops it.""")
 app.add_typer(run.app)
 app.add_typer(db_app, name="db")
 for room in (
+    jobs,
     first,
     gateways,
     orchestrators,

@@ -142,7 +142,7 @@ def _written(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _value(value: object) -> object:
-    """Turn a value into one that JSON has; money is a decimal string, never a float."""
+    """Turn a value into one that JSON has; money is a decimal string. Floats are measures."""
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, datetime):
@@ -151,7 +151,7 @@ def _value(value: object) -> object:
         return _written(value)
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _cell(value: object) -> str:
