@@ -19,6 +19,7 @@ from pixeltoll import demo, logins, migrate, run, stack
 from pixeltoll.commands import (
     audit,
     budgets,
+    doctor,
     draining,
     first,
     gateways,
@@ -148,5 +149,6 @@ for room in (
     audit,
     webhooks,
     draining,
+    doctor,
 ):
     room.add_to(app)
