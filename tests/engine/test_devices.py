@@ -14,11 +14,10 @@ def test_torch_says_what_it_is_and_which_gpus_it_sees() -> None:
     assert len(machine.devices) == torch.cuda.device_count()
 
 
-@pytest.mark.gpu
-def test_a_gpu_that_is_well() -> None:
-    one = devices.look().devices[0]
-    assert one.error is None
-    assert 0 < one.free_bytes <= one.memory_bytes
+def test_the_gpus_that_there_are_compute() -> None:
+    for one in devices.look().devices:
+        assert one.error is None
+        assert 0 < one.free_bytes <= one.memory_bytes
 
 
 def test_a_gpu_that_cannot_compute_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
