@@ -19,7 +19,7 @@ class Exit(IntEnum):
     FAILED = 1, "It could not be done; the message says why, and what to do."
     USAGE = 2, "The command was not understood. Nothing was done."
     FOUND = 3, "`ledger check` and `doctor`: they looked, and something is wrong."
-    NO_PICTURES = 4, "`submit`: the job ended without pictures, and costs nothing."
+    NO_PICTURES = 4, "`submit` and `jobs wait`: the job ended without pictures, and costs nothing."
     RESTART = STALLED, "`worker` and `scheduler`: start it again, it stands still."
     NOT_REGISTERED = NOT_REGISTERED, "`worker`: its key was revoked. Starting it again is no help."
 
