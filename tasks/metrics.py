@@ -47,6 +47,12 @@ LORA_LOOKUPS = Counter(
     "Adapters that a batch asked for, and whether they were in memory (hit) or not (miss).",
     ["outcome"],
 )
+DELIVERIES = Counter(
+    "pixeltoll_webhook_deliveries",
+    "Attempts to tell a webhook: delivered, failed and to be tried again, given up, or overtaken "
+    "by another attempt.",
+    ["outcome"],
+)
 HOLDS = Counter("pixeltoll_holds", "Holds that were placed, one for each new job.", ["model_id"])
 REFUSALS = Counter("pixeltoll_refusals", "Jobs that the books refused.", ["reason"])
 

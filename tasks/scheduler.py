@@ -83,15 +83,12 @@ class Sweeper:
         with self._sessions.begin() as session:
             bells = sweeps.reclaim_lost(session, self._settings.max_attempts)
         for bell in bells:
-            _log.warning("job_reclaimed", job_id=str(bell.job_id))
             self._ring(bell)
 
     def expire(self) -> None:
         """End the jobs whose deadline has passed."""
         with self._sessions.begin() as session:
-            count = sweeps.expire_overdue(session)
-        if count:
-            _log.info("jobs_expired", count=count)
+            sweeps.expire_overdue(session)
 
     def remind(self) -> None:
         """Ring for queues whose jobs nobody takes: the message may have been lost."""
@@ -117,7 +114,7 @@ class Sweeper:
                     gone -= sweeps.others(session, gone)
             if gone:
                 self._store.delete(sorted(gone))
-                _log.info("objects_swept", job_id=str(job_id), count=len(gone))
+                _log.info("objects_swept", **left.about, count=len(gone))
             with self._sessions.begin() as session:
                 sweeps.mark_swept(session, job_id)
 
@@ -209,8 +206,7 @@ def _tell(
     courier = Courier(sessions, outbound, topics.publish, render, settings)
 
     def deliver() -> None:
-        while not stopping.is_set() and courier.deliver_one():
-            pass
+        courier.deliver(stopping)
 
     chores.repeat(courier.forget, _FORGET_S, stopping)
     return [chores.repeat(deliver, settings.sweep_interval_s, stopping) for _ in range(_COURIERS)]

@@ -6,8 +6,8 @@ the transaction; `scheduler` and `keeper` call these at their intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -38,7 +38,11 @@ def reclaim_lost(session: Session, max_attempts: int) -> list[jobs.Bell]:
         session,
         worn_out,
         lambda some: jobs.end(session, some, "failed", "worker_lost", message),
+        "job_failed",
+        code="worker_lost",
     )
+    for job in again:
+        _log.warning("job_reclaimed", **telemetry.of(job))
     return [jobs.Bell(job.id, job.queue, job.model_id) for job in again]
 
 
@@ -50,6 +54,7 @@ def expire_overdue(session: Session) -> int:
         session,
         overdue,
         lambda some: jobs.end(session, some, "expired", "deadline_passed", message),
+        "job_expired",
     )
 
 
@@ -65,7 +70,13 @@ def _lock_some(session: Session, *where: ColumnElement[bool]) -> Sequence[Job]:
     ).all()
 
 
-def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]], None]) -> int:
+def _each(
+    session: Session,
+    found: Sequence[Job],
+    act: Callable[[Sequence[Job]], None],
+    event: str,
+    **facts: str,
+) -> int:
     """Do something with all jobs at once; where the books refuse one, with each by itself.
 
     So one job whose money was touched by other hands does not hold up all that come after it.
@@ -78,9 +89,11 @@ def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]],
             act(found)
     except (LedgerError, IntegrityError) as error:
         if len(found) > 1:
-            return sum(_each(session, [job], act) for job in found)
+            return sum(_each(session, [job], act, event, **facts) for job in found)
         _log.exception("job_cannot_be_ended", **telemetry.of(found[0]), error=str(error))
         return 0
+    for job in found:
+        _log.info(event, **telemetry.of(job), **facts)
     return len(found)
 
 
@@ -146,6 +159,8 @@ class Leftovers:
 
     beginnings: tuple[str, ...]
     kept: frozenset[str]
+    # What a line about it says of the job.
+    about: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
 def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
@@ -162,7 +177,8 @@ def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
 
 def _leftovers(job: Job) -> Leftovers:
     kept = {*(output.key for output in job.outputs), *filter(None, [_manifest(job)])}
-    return Leftovers(tuple(results.beginnings(job.id, job.attempt, job.callback)), frozenset(kept))
+    beginnings = results.beginnings(job.id, job.attempt, job.callback)
+    return Leftovers(tuple(beginnings), frozenset(kept), telemetry.of(job))
 
 
 def others(session: Session, keys: Collection[str]) -> set[str]:
