@@ -193,15 +193,6 @@ def charge(units: int, price: UnitPrice, rate: Fraction = _ONE) -> Decimal:
     return _from_quanta(rounded_up)
 
 
-def split_fee(total: Decimal, fee_rate: Decimal) -> tuple[Decimal, Decimal]:
-    """Split an amount into (platform fee, orchestrator payment), which add up to it exactly.
-
-    The fee is rounded down, so what a division leaves over goes to the orchestrator.
-    """
-    fee = _rounded_down(Fraction(total) * Fraction(fee_rate))
-    return fee, EXACT.subtract(total, fee)
-
-
 def split_refund(
     total: Decimal, fee: Decimal, refunded: Decimal, part: Decimal
 ) -> tuple[Decimal, Decimal]:

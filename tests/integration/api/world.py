@@ -116,7 +116,7 @@ class World:
                 for table in ("jobs", "holds", "entries", "postings")
             }
             found["held"] = session.scalar(
-                text("SELECT sum(balance) FROM accounts WHERE kind = 'held'")
+                text("SELECT sum(balance) FROM ledger_balances WHERE account = 'held'")
             )
         found["objects"] = [stored.key for stored in self.store.list("")]
         with redis.Redis.from_url(self.redis_url) as broker:

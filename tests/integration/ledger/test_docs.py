@@ -64,7 +64,11 @@ def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
         ("DELETE FROM postings WHERE entry_id = 1", ["its lines", "kept balance"]),
         ("UPDATE entries SET currency = 'ETH' WHERE id = 1", ["its lines"]),
         ("UPDATE accounts SET balance = balance + 1 WHERE kind = 'available'", ["kept balance"]),
-        ("UPDATE accounts SET balance = 7 WHERE kind = 'held'", ["kept balance", "on hold"]),
+        (
+            """UPDATE postings SET amount = amount + 1 FROM accounts a
+                WHERE a.id = account_id AND a.kind = 'held'""",
+            ["every entry add up", "on hold"],
+        ),
         (
             "UPDATE holds SET state = 'voided', resolved_at = now() WHERE state = 'open'",
             ["on hold", "in the state"],
