@@ -215,7 +215,7 @@ class Runner:
         is_switch = spec.model_id not in engine.loaded
         if is_switch:
             self._run.leases.note(batch, 0, 0, "loading")
-        with metrics.timed("load", spec.model_id) if is_switch else nullcontext():
+        with metrics.timed("load", spec.model_id, batch) if is_switch else nullcontext():
             engine.load(spec, batch[0].pipeline)
         if is_switch:
             self._switched_at = time.monotonic()
@@ -237,7 +237,8 @@ class Runner:
 
         began_at = time.monotonic()
         metrics.BATCH_FILL.labels(spec.model_id).observe(len(chunk) / spec.max_batch)
-        with metrics.timed("denoise", spec.model_id):
+        drawn = {slot.job.id: slot.job for slot in chunk}
+        with metrics.timed("denoise", spec.model_id, [*drawn.values()]):
             pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
         units = sum(slot.job.units // slot.job.num_images for slot in chunk)
         self._run.speeds.note(chunk[0].job.queue, units, time.monotonic() - began_at)

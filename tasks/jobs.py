@@ -58,6 +58,8 @@ class Order:
     api_key_id: str | None = None
     max_rate_age: timedelta = timedelta(days=1)
     weights: Weights = DEFAULT_WEIGHTS
+    # Where its trace goes on, if there is one.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Bell:
     job_id: UUID
     queue: str
     model_id: str
+    traceparent: str | None = None
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -170,6 +173,7 @@ def _make(session: Session, order: Order) -> Job:
         "num_images": generation.num_images_per_prompt,
         "priority": order.priority,
         "callback": order.callback,
+        "traceparent": order.traceparent,
     }
     with _kept_apart(session, order):
         return placing.place(session, terms, facts)

@@ -163,7 +163,7 @@ class Rerouter:
         )
         markets[job.gateway_id] = _with_more(found, best, job.units)
         _log.warning("job_rerouted", **telemetry.of(job), queue=to)
-        return Bell(job.id, to, job.model_id)
+        return Bell(job.id, to, job.model_id, job.traceparent)
 
     def _look(self, session: Session, job: Job) -> Market | None:
         """Return what is offered to a gateway, or None when nothing of it can be used."""

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger import db
 from ledger.feeds import FileFeed
 from ledger.settings import LedgerSettings
-from tasks import chores, jobs, sweeps, telemetry, webhooks, workers
+from tasks import chores, jobs, sweeps, telemetry, tracing, webhooks, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.delivery import Courier, Render
@@ -144,6 +144,7 @@ def run(render: Render) -> None:
     telemetry.configure()
     settings = TaskSettings()
     books = LedgerSettings()
+    tracing.start("pixeltoll-scheduler", settings.traces)
     sessions = db.session_factory(db.make_engine(books.database_url, pool_size=5 + _COURIERS))
     ringer = Ringer(make_celery(settings))
     sweeper = Sweeper(

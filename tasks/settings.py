@@ -85,6 +85,12 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_METRICS_PORT",
         description="Port of these; 0 means that they are not answered. The API has its own.",
     )
+    traces: str = Field(
+        "",
+        validation_alias="PIXELTOLL_TRACES",
+        description="Where OpenTelemetry traces are sent, as the whole address of an OTLP endpoint "
+        "over HTTP, such as http://collector:4318/v1/traces. Empty means that there are none.",
+    )
     route_cold_s: float = Field(
         DEFAULT_WEIGHTS.cold_s,
         ge=0,

@@ -205,7 +205,7 @@ class Settler:
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         seed = int(job.params["seed"]) + index
-        with metrics.timed("encode", job.model_id):
+        with metrics.timed("encode", job.model_id, [job]):
             data = encode_png(
                 picture,
                 seed=seed,
@@ -219,7 +219,7 @@ class Settler:
         if results.is_shared(job.callback) and self._run.store.exists(key):
             # Drawn before by another job of the same name; the next attempt draws anew.
             raise StorageError(f"There is an object {key!r} already.")
-        with metrics.timed("upload", job.model_id):
+        with metrics.timed("upload", job.model_id, [job]):
             self._run.store.put(key, data, "image/png")
         self._run.leases.touch()
         return NewOutput(
@@ -240,7 +240,8 @@ class Settler:
         if not stored:
             return set()
         try:
-            with metrics.timed("settle", stored[0].job.model_id):
+            batch = [one.job for one in stored]
+            with metrics.timed("settle", batch[0].model_id, batch):
                 settled = self._settle(stored)
         except Exception as error:  # noqa: BLE001  as in _try
             if len(stored) > 1:

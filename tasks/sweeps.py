@@ -43,7 +43,7 @@ def reclaim_lost(session: Session, max_attempts: int) -> list[jobs.Bell]:
     )
     for job in again:
         _log.warning("job_reclaimed", **telemetry.of(job))
-    return [jobs.Bell(job.id, job.queue, job.model_id) for job in again]
+    return [jobs.Bell(job.id, job.queue, job.model_id, job.traceparent) for job in again]
 
 
 def expire_overdue(session: Session) -> int:
@@ -124,7 +124,7 @@ _SILENT = """
        FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE jobs SET rung_at = now() FROM silent WHERE jobs.id = silent.id
-RETURNING jobs.id, jobs.queue, jobs.model_id
+RETURNING jobs.id, jobs.queue, jobs.model_id, jobs.traceparent
 """
 _GIVEN = """
 WITH queues AS (SELECT unnest(CAST(:queues AS varchar[])) AS queue)
@@ -141,7 +141,7 @@ def forgotten(session: Session, after_s: float) -> list[jobs.Bell]:
     One bell for each queue is enough: a worker that hears it serves the queue until it is empty.
     """
     rows = session.execute(_FORGOTTEN, {"after_s": after_s, "silence_s": SILENCE_S})
-    return [jobs.Bell(row.id, row.queue, row.model_id) for row in rows]
+    return [jobs.Bell(row.id, row.queue, row.model_id, row.traceparent) for row in rows]
 
 
 def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:

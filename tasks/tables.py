@@ -106,6 +106,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # What its end is told with: the gateway's own `context`, and what a dialect adds to it.
     callback: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    # Where its trace goes on, if there is one.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
     # False while a lost attempt may have left objects behind that no output names.
     swept: Mapped[bool] = mapped_column(server_default=text("true"))
     # False once its pictures, which had their time, are deleted.

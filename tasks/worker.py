@@ -12,8 +12,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +24,7 @@ from ledger import db, offers
 from ledger.offers import LiveOffer
 from ledger.settings import LedgerSettings
 from ledger.tables import Offer, Orchestrator
-from tasks import catalog, chores, registration, routing, telemetry
+from tasks import catalog, chores, registration, routing, telemetry, tracing
 from tasks.app import GENERATE, make_celery
 from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
@@ -55,6 +56,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     """
     telemetry.configure()
     settings = TaskSettings().with_key()
+    tracing.start("pixeltoll-worker", settings.traces)
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
     with sessions.begin() as session:
         key = settings.orchestrator_key.get_secret_value()
@@ -86,6 +88,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
         keeper.stop()
     except SQLAlchemyError as error:
         _log.warning("worker_leaves_silently", error=telemetry.brief(error))
+    tracing.stop()
     if status:
         raise SystemExit(status)
 
@@ -138,6 +141,15 @@ def warm_up(engine: Engine, models: Catalog, served: Sequence[LiveOffer]) -> Non
             return
 
 
+def answer(app: Celery, serve: Callable[[], None]) -> None:
+    """Let an app answer bells by serving what waits, whichever job they rang for."""
+
+    @app.task(name=GENERATE, bind=True)
+    def generate(task: Task[Any, Any], _job_id: str) -> None:
+        with tracing.span("heard", "consumer", task.request.get("traceparent")):
+            serve()
+
+
 def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:
     """Listen for bells on exactly the worker's queues, in this thread, until a warm shutdown.
 
@@ -150,9 +162,7 @@ def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:
             _log.error("worker_broken", worker_id=runtime.worker_id)
             raise WorkerShutdown(STALLED)
 
-    @app.task(name=GENERATE)
-    def generate(_job_id: str) -> None:
-        serve()
+    answer(app, serve)
 
     class ServeFirst(bootsteps.StartStopStep):
         """Serve what waits already, whose bells may have rung while nobody listened.
