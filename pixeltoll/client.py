@@ -89,8 +89,8 @@ class Client:
             job = self.get(f"/v1/jobs/{job['id']}", wait=_WAIT_S)
             yield job
 
-    def save(self, job: Facts, folder: Path) -> list[Path]:
-        """Write a job's pictures into a folder, and return their files.
+    def save(self, job: Facts, folder: Path, name: str = "") -> list[Path]:
+        """Write a job's pictures into a folder, and return their files, named by it or as asked.
 
         Raises:
             NotReached: A picture cannot be had.
@@ -99,7 +99,7 @@ class Client:
         saved = []
         for number, picture in enumerate(job["outputs"]):
             suffix = mimetypes.guess_extension(picture["content_type"]) or ".png"
-            path = folder / f"{job['id']}-{number}{suffix}"
+            path = folder / f"{name or job['id']}-{number}{suffix}"
             data = self._sent(self._anybody, "GET", picture["url"]).content
             try:
                 folder.mkdir(parents=True, exist_ok=True)
