@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,11 +20,14 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from PIL import Image
 from psycopg.errors import InsufficientPrivilege
 
 from pixeltoll.settings import child_environment
+from tests import shell
 
 START_S = 100.0
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # What a client may keep, whatever happens to the stack.
 KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
 
@@ -140,6 +144,37 @@ def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:
     stranger = url.copy_with(username=None, password=None)
     assert httpx.get(stranger.join("/workers")).status_code == httpx.codes.UNAUTHORIZED
     assert url.host == "127.0.0.1"
+
+
+def test_the_tutorial_word_by_word(up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = folder / "clone"
+    clone.mkdir()
+    (clone / ".pixeltoll").symlink_to(up.data_dir)
+    monkeypatch.chdir(clone)
+    page = TUTORIAL.read_text("utf-8").replace("http://127.0.0.1:8080", up.connection["url"])
+    installed = ("make ", "source .venv/bin/activate")
+    typed = [line for line in shell.commands(page) if not line.startswith(installed)]
+
+    said = dict(enumerate(shell.run(typed, clone)))
+
+    def answers(command: str) -> list[str]:
+        return [said[number] for number, line in enumerate(typed) if line.startswith(command)]
+
+    refused = answers("ask $url/v1/jobs -d")
+    assert [json.loads(answer)["code"] for answer in refused] == [
+        "no_price_limit",
+        "over_price_limit",
+    ]
+    [quote] = map(json.loads, answers("ask $url/v1/quotes"))
+    assert f"**{quote['amount']} {quote['currency']}**" in page
+    [job] = map(json.loads, answers('ask "$url/v1/jobs/$job?wait=60"'))
+    assert (job["state"], job["charged"]) == ("succeeded", quote["amount"])
+    with Image.open(clone / "first.png") as picture:
+        assert picture.width * picture.height == quote["units"]
+    [balance] = answers("pixeltoll balance")
+    [left] = re.findall(r"Of the 5 USD, ([\d.]+) are left", page)
+    assert left in balance
+    assert "The books are sound" in answers("pixeltoll ledger check")[0]
 
 
 def test_our_own_processes_cannot_change_the_books(up: Up) -> None:

@@ -11,7 +11,6 @@ from typer.main import get_command
 
 from pixeltoll import cli
 from pixeltoll.exits import Exit
-from pixeltoll.settings import ClientSettings
 from tools.reference.markdown import NOTICE, table
 
 _INTRO = """\
@@ -19,7 +18,8 @@ _INTRO = """\
 is the same command where a virtual environment is not on the path.
 
 Commands about the books work on the database of `DATABASE_URL`, or else on that of the stack that
-runs on `--data-dir`. `submit` and `jobs` need no database: they ask the API, as a gateway.
+runs on `--data-dir`. `submit` and `jobs` need no database: they ask the API, as a gateway, and
+[two variables](settings.md#a-gateways-own-commands) say which and whose.
 """
 _JSON = """\
 With `--json`, a command writes one JSON object to standard output and nothing else there: amounts
@@ -38,7 +38,6 @@ def page() -> str:
     return "\n".join(
         (
             *(NOTICE, "", "# Command line", "", _INTRO),
-            *("## Environment", "", _environment()),
             *("## JSON", "", _JSON),
             *("## Completion", "", _COMPLETION),
             *("## Exit statuses", "", _EXITS, "", _statuses()),
@@ -66,14 +65,6 @@ def _walk(name: str, command: object) -> Iterator[tuple[str, TyperCommand | Type
     if isinstance(command, TyperGroup):
         for child, inner in sorted(command.commands.items()):
             yield from _walk(f"{name} {child}", inner)
-
-
-def _environment() -> str:
-    rows = [
-        (f"`{field.validation_alias}`", str(field.description))
-        for field in ClientSettings.model_fields.values()
-    ]
-    return table(("variable", "what it does"), rows)
 
 
 def _statuses() -> str:

@@ -1,4 +1,4 @@
-"""Pins that docs/ledger.md is true: its views, column by column, and its checks by their finds."""
+"""Pins that docs/reference/ledger.md is true: its views, column by column, and its checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tests.integration.ledger.helpers import DEFENCELESS, Book, new_book
 
-PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "ledger.md").read_text()
 VIEWS = re.findall(r"### `(\w+)`\n(.*?)(?=\n##)", PAGE, re.DOTALL)
 CHECKS = re.findall(r"([^\n]+\?)\n\n```sql\n(.*?)```", PAGE, re.DOTALL)
 ACCOUNTS = re.findall(r"^\| `(\w+)` \|", PAGE.split("## ")[2], re.MULTILINE)
