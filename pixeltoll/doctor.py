@@ -170,7 +170,9 @@ def _rights(engine: Engine) -> Finding:
         can_change = connection.scalar(_CAN_CHANGE)
         who = connection.scalar(text("SELECT current_user"))
     if can_change:
-        advice = "Let DATABASE_URL log in as a user in the role pixeltoll_app; see docs/reference/ledger.md."
+        advice = (
+            "Let DATABASE_URL log in as a user in the role pixeltoll_app: see the ledger's page."
+        )
         return Finding("rights", "warning", f"{who} could change the books", advice)
     return Finding("rights", "ok", f"{who} cannot change the books")
 

@@ -30,6 +30,8 @@ _SHOWN = (
     *("deadline", "notice"),
 )
 _PAGE = 100
+# Of models, the best first.
+_READINESS = ("warm", "on_demand", "unavailable")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,7 +63,7 @@ def _client(data_dir: Path) -> Client:
 def submit(  # noqa: PLR0913, PLR0917  what a job can say
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     model: Annotated[
-        str | None, typer.Option(help="Model to draw with; the first that is up, if not given.")
+        str | None, typer.Option(help="Model to draw with; one that is ready, if not given.")
     ] = None,
     image: Annotated[
         str | None,
@@ -123,17 +125,16 @@ def submit(  # noqa: PLR0913, PLR0917  what a job can say
 
 
 def _first_model(client: Client, pipeline: str) -> str:
-    """Return a model that can be had now.
+    """Return the model that can be had soonest.
 
     Raises:
         BadArgument: There is none.
     """
     found: list[Facts] = client.get("/v1/models")["data"]
     fitting = [one for one in found if one["pipeline"] == pipeline]
-    for one in sorted(fitting, key=lambda one: not one["live"]):
-        if one["state"] != "unavailable" or not one["live"]:
-            return str(one["model_id"])
-    raise BadArgument(f"model: nobody offers one for {pipeline} here. Name one with --model.")
+    if not fitting:
+        raise BadArgument(f"model: nobody offers one for {pipeline} here.")
+    return str(min(fitting, key=lambda one: _READINESS.index(one["state"]))["model_id"])
 
 
 def _show_quote(quote: Facts) -> None:
