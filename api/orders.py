@@ -25,7 +25,7 @@ from ledger import accounts, refusals
 from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError, Refused
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
-from tasks import jobs, lora, metrics, params, telemetry
+from tasks import jobs, lora, metrics, params, telemetry, tracing
 from tasks.errors import (
     FieldError,
     IdempotencyConflict,
@@ -98,10 +98,11 @@ def place(
         idempotency_key=key,
         max_rate_age=runtime.max_rate_age,
         weights=runtime.task_settings.weights,
+        traceparent=tracing.carried(),
     )
     job, wait = submit(runtime, order, prepared.picture)
     if wait is not None:
-        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
+        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id, job.traceparent))
     return job, wait
 
 

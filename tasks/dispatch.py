@@ -13,7 +13,7 @@ from queue import Empty, Full, Queue
 
 from celery import Celery
 
-from tasks import telemetry
+from tasks import telemetry, tracing
 from tasks.app import GENERATE
 from tasks.jobs import Bell
 
@@ -93,11 +93,14 @@ def send(app: Celery, bells: Sequence[Bell]) -> None:
         producer.batch(_BATCH),  # type: ignore[attr-defined]  # new in kombu 5.7
     ):
         for bell in bells:
-            app.send_task(
-                GENERATE,
-                args=[str(bell.job_id)],
-                queue=bell.queue,
-                producer=producer,
-                argsrepr=f"({bell.job_id})",
-                kwargsrepr=f"({bell.model_id})",
-            )
+            with tracing.span("ring", "producer", bell.traceparent, {"queue": bell.queue}):
+                traceparent = tracing.carried()
+                app.send_task(
+                    GENERATE,
+                    args=[str(bell.job_id)],
+                    queue=bell.queue,
+                    producer=producer,
+                    argsrepr=f"({bell.job_id})",
+                    kwargsrepr=f"({bell.model_id})",
+                    headers={"traceparent": traceparent} if traceparent else None,
+                )

@@ -59,6 +59,8 @@ class Order:
     api_key_id: str | None = None
     max_rate_age: timedelta = timedelta(days=1)
     weights: Weights = DEFAULT_WEIGHTS
+    # Where its trace goes on, if there is one.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Bell:
     job_id: UUID
     queue: str
     model_id: str
+    traceparent: str | None = None
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -172,6 +175,7 @@ def _make(session: Session, order: Order) -> tuple[Job, Wait]:
         "num_images": generation.num_images_per_prompt,
         "priority": order.priority,
         "callback": order.callback,
+        "traceparent": order.traceparent,
     }
     with _kept_apart(session, order):
         job, ahead = placing.place(session, terms, facts)

@@ -22,7 +22,7 @@ from tasks.tables import Job
 # What a job says itself, and what it has in common with its hold.
 _OWN = (
     *("id", "idempotency_key", "request_hash", "queue", "batch_key", "params", "input_key"),
-    *("num_images", "priority", "callback"),
+    *("num_images", "priority", "callback", "traceparent"),
 )
 _OF_HOLD = {
     **{name: name for name in ("gateway_id", "orchestrator_id", "pipeline", "model_id", "units")},

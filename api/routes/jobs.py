@@ -109,7 +109,7 @@ def poll(job_id: str) -> Response:
     if wait > 0:
         # Waiting takes a thread. When this process has no more of them to spare, it does not wait.
         with contextlib.suppress(NoPlaceToWait), runtime.waiting.place(gateway_id):
-            runtime.waiting.wait(gateway_id, known, wait)
+            runtime.waiting.wait(gateway_id, known, wait, can_ask_again=True)
     with runtime.reads() as session:
         job = jobs.find(session, gateway_id, known)
     return render.answer(_view(runtime, job))

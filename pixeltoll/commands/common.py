@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session
 from ledger import db, money
 from ledger.money import UnitPrice
 from ledger.settings import LedgerSettings
+from pixeltoll import run
 from pixeltoll.console import Format
 from pixeltoll.errors import BadArgument
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+AsJson = run.AsJson
 GatewayName = Annotated[str, typer.Argument(metavar="GATEWAY", help="The gateway's name.")]
 OrchestratorName = Annotated[
     str, typer.Argument(metavar="ORCHESTRATOR", help="The orchestrator's name.")
