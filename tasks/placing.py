@@ -31,9 +31,8 @@ _OF_HOLD = {
 }
 # What every job is when it comes to be, as the table has it by default.
 _NEW: Mapping[str, Any] = {
-    **dict.fromkeys(("worker_id", "lease_expires_at", "phase", "started_at", "finished_at")),
-    **dict.fromkeys(("error_code", "error_message")),
-    **dict.fromkeys(("attempt", "step", "steps"), 0),
+    **{column.name: None for column in Job.__table__.columns if column.nullable},
+    **dict.fromkeys(("attempt", "handed_back", "step", "steps"), 0),
     **dict.fromkeys(("swept", "kept"), True),
     "state": "queued",
 }
@@ -55,7 +54,7 @@ def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> tuple[
     [ahead] = held.beside
     shared = {ours: getattr(hold, name) for name, ours in _OF_HOLD.items()}
     dates = dict.fromkeys(("created_at", "available_at", "rung_at"), hold.created_at)
-    job = known(Job, **facts, **shared, **dates, **_NEW)
+    job = known(Job, **{**_NEW, **facts, **shared, **dates})
     set_committed_value(job, "hold", hold)
     set_committed_value(job, "orchestrator", held.orchestrator)
     set_committed_value(job, "outputs", [])
