@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pixeltoll needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo 'Setting up $(VENV) (a few minutes the first time) ...'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -qq --constraint constraints.txt --editable '.[worker,embedded,flower,reports,dev]'
+	@$(PIP) install -qq --constraint constraints.txt --editable '.[worker,embedded,flower,reports,otel,dev]'
 	@touch $@
 
 demo: $(READY)

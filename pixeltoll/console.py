@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ledger import sheets
@@ -27,6 +28,17 @@ _WIDTH = 10_000
 _out = Console(highlight=False, soft_wrap=True)
 _wide = Console(highlight=False, width=_WIDTH)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def bars() -> Progress:
+    """Return progress bars for long work, on standard error: what is asked for is elsewhere."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=_err,
+    )
 
 
 class Format(StrEnum):
@@ -130,7 +142,7 @@ def _written(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _value(value: object) -> object:
-    """Turn a value into one that JSON has; money is a decimal string, never a float."""
+    """Turn a value into one that JSON has; money is a decimal string. Floats are measures."""
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, datetime):
@@ -139,7 +151,7 @@ def _value(value: object) -> object:
         return _written(value)
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _cell(value: object) -> str:

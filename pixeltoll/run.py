@@ -17,8 +17,9 @@ from sqlalchemy.exc import OperationalError
 
 from ledger.errors import LedgerError
 from pixeltoll import settings
-from pixeltoll.console import complain, say
+from pixeltoll.console import complain, tell
 from pixeltoll.errors import PixeltollError, Unprotected
+from pixeltoll.exits import Exit
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
 from tasks.errors import TasksError
@@ -27,6 +28,8 @@ DEFAULT_DIR = Path(".pixeltoll")
 DataDir = Annotated[
     Path, typer.Option(help="Folder of the stack: its data, logs and connection.json.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="The models that there are.")
@@ -46,7 +49,7 @@ def main(program: typer.Typer = app, known: tuple[type[Exception], ...] = ()) ->
         # SQLAlchemy's own text repeats the statement; what the database said is enough.
         reason = error.orig if isinstance(error, OperationalError) else error
         complain(f"pixeltoll: {reason}")
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
 
 
 @app.command()
@@ -119,7 +122,7 @@ def flower(
     from tasks import dashboard
     from tasks.settings import TaskSettings
 
-    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=1))
+    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=2))
     state = state or data_dir / "flower.db"
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
 
@@ -129,15 +132,19 @@ def make_demo(
     target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make small models with random weights, one for each layout, and a catalog of them."""
     # It is written last: where it is, the models are complete.
     if keep and (target / "catalog.toml").exists():
-        say(f"The models in {target} are left as they are.")
+        kept = {"catalog": target / "catalog.toml", "made": False}
+        tell(f"The models in {target} are left as they are.", kept, as_json=as_json)
         return
     from tasks.engine.demo import make_demo as make
 
-    say(f"The catalog of the demo models is {make(target, seed)}")
+    catalog = make(target, seed)
+    made = {"catalog": catalog, "made": True}
+    tell(f"The catalog of the demo models is {catalog}", made, as_json=as_json)
 
 
 def settle(data_dir: Path) -> None:

@@ -16,6 +16,7 @@
     |-- NoOffer                 nobody sells the capability
     |-- NotRegistered           a worker without a key of an orchestrator
     |-- UnknownOrchestratorKey  a key that the orchestrator does not have
+    |-- NoTracing               traces are asked for without the libraries that send them
     |-- JobNotFound             no such job for this gateway
     |-- JobNotCancelable        the job has already ended
     |-- IdempotencyConflict     a key used again with another request
@@ -221,6 +222,17 @@ class UnknownOrchestratorKey(TasksError):
         super().__init__(
             f"This orchestrator has no key {key_id!r}; `pixeltoll orchestrator key list` shows "
             "those that it has."
+        )
+
+
+class NoTracing(TasksError):
+    """Raised when a process is to send traces, and the libraries for it are not installed."""
+
+    code = "no_tracing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "PIXELTOLL_TRACES needs OpenTelemetry: `pip install 'pixeltoll[otel]'`, or unset it."
         )
 
 

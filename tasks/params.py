@@ -21,6 +21,14 @@ from tasks.finer import Finer
 from tasks.sizing import between
 
 MAX_SEED = 2**62
+# What pictures of one pipeline call need not share.
+_EACH_ITS_OWN: Mapping[str, object] = {
+    "prompt": "",
+    "negative_prompt": "",
+    "num_images_per_prompt": 1,
+    "seed": 0,
+    "safety_check": True,
+}
 _EVERY_HUB_ID = ("*/*",)
 
 
@@ -104,23 +112,17 @@ class Generation:
     @property
     def batch_key(self) -> str:
         """What jobs must share to run in one pipeline call: all that is not each picture's own."""
-        shared = replace(
-            self,
-            prompt="",
-            negative_prompt="",
-            num_images_per_prompt=1,
-            seed=0,
-            safety_check=True,
-            finer=replace(self.finer, subseed=0, subseed_strength=0.0, format="png"),
-        )
-        return hashlib.sha256(json.dumps(asdict(shared)).encode()).hexdigest()[:24]
+        shared = {**self.to_json(), **_EACH_ITS_OWN}
+        common = replace(self.finer, subseed=0, subseed_strength=0.0, format="png")
+        shared |= {"finer": None if common == Finer() else asdict(common)}
+        return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:24]
 
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as they are stored with the job."""
-        facts = asdict(self)
-        if self.finer == Finer():  # as with nearly every job
-            del facts["finer"]
-        return facts
+        facts = {**vars(self), "loras": dict(self.loras)}
+        del facts["finer"]
+        # Nearly no job has any of it.
+        return facts if self.finer == Finer() else {**facts, "finer": asdict(self.finer)}
 
 
 def validate(

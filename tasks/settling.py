@@ -90,7 +90,7 @@ class Settler:
 
     def is_last(self, job: Job, error: Exception) -> bool:
         """Tell whether a job that ends with this error does not run again."""
-        return job.attempt >= failures.tries(error, self._run.settings.max_attempts)
+        return job.tries >= failures.tries(error, self._run.settings.max_attempts)
 
     def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Made]) -> None:
         """Store the pictures of a batch and settle it in one transaction. Raises nothing."""
@@ -216,7 +216,7 @@ class Settler:
             raise Interrupted("The claim is gone.")
         run = Generation.of(job.params)
         seed = run.seed_of(index)
-        with metrics.timed("encode", job.model_id):
+        with metrics.timed("encode", job.model_id, [job]):
             origin = {
                 "seed": str(seed),
                 "model": job.model_id,
@@ -231,7 +231,7 @@ class Settler:
         if results.is_shared(job.callback) and self._run.store.exists(key):
             # Drawn before by another job of the same name; the next attempt draws anew.
             raise StorageError(f"There is an object {key!r} already.")
-        with metrics.timed("upload", job.model_id):
+        with metrics.timed("upload", job.model_id, [job]):
             self._run.store.put(key, data, kind.content_type)
         self._run.leases.touch()
         return NewOutput(
@@ -252,7 +252,8 @@ class Settler:
         if not stored:
             return set()
         try:
-            with metrics.timed("settle", stored[0].job.model_id):
+            batch = [one.job for one in stored]
+            with metrics.timed("settle", batch[0].model_id, batch):
                 settled = self._settle(stored)
         except Exception as error:  # noqa: BLE001  as in _try
             if len(stored) > 1:
@@ -323,7 +324,7 @@ class Settler:
         try:
             with self._run.sessions.begin() as session:
                 if again:
-                    delay_s = settings.retry_delay_s * 2 ** (job.attempt - 1)
+                    delay_s = settings.retry_delay_s * 2 ** (job.tries - 1)
                     current = claims.requeue(session, job.id, job.attempt, delay_s)
                 else:
                     current = claims.fail(session, job.id, job.attempt, code, message)

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +18,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 if TYPE_CHECKING:
     # Only then: who logs need not load the tables.
+    from sqlalchemy import Row
+
     from tasks.tables import Job
 
 _BRIEF = 300
@@ -99,8 +101,11 @@ def keep_private(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return event
 
 
-def of(job: Job) -> Mapping[str, object]:
-    """Return what every line about a job says: which it is, whose, and which attempt at it."""
+def of(job: Job | Row[Any]) -> Mapping[str, object]:
+    """Return what every line about a job says: which it is, whose, and which attempt at it.
+
+    A row of a query that has these is as good as the job itself.
+    """
     return {"job_id": str(job.id), "gateway_id": str(job.gateway_id), "attempt": job.attempt}
 
 

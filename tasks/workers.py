@@ -35,10 +35,11 @@ def heartbeat(
     loaded: Sequence[str],
     speeds: Mapping[str, float] | None = None,
     memory_bytes: Mapping[str, int] | None = None,
-) -> None:
+) -> bool:
     """Say that an orchestrator's worker is alive, what it serves, has loaded, and how fast it is.
 
-    A queue without a speed has not been measured; an engine may not know its memory.
+    A queue without a speed has not been measured; an engine may not know its memory. Returns
+    whether somebody asked it to leave.
     """
     facts = {
         "queues": list(queues),
@@ -47,15 +48,17 @@ def heartbeat(
         "memory": dict(memory_bytes or {}),
         "heartbeat_at": func.now(),
     }
-    session.execute(
+    asked_at = session.scalar(
         insert(Worker)
         .values(id=worker_id, orchestrator_id=orchestrator_id, **facts)
         .on_conflict_do_update(index_elements=["id"], set_=facts)
+        .returning(Worker.draining_at)
     )
+    return asked_at is not None
 
 
-def leave(session: Session, worker_id: str) -> None:
-    """Say that a worker is gone: silent from now on.
+def leave(session: Session, worker_id: str, *, is_done: bool) -> None:
+    """Say that a worker takes no more jobs: silent from now on. `is_done`: it has none any more.
 
     Its row stays for a while, and says when its queues were served last.
     """
@@ -63,7 +66,11 @@ def leave(session: Session, worker_id: str) -> None:
     session.execute(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(heartbeat_at=func.least(Worker.heartbeat_at, silent))
+        .values(
+            heartbeat_at=func.least(Worker.heartbeat_at, silent),
+            draining_at=func.coalesce(Worker.draining_at, func.now()),
+            left_at=func.coalesce(Worker.left_at, func.now()) if is_done else Worker.left_at,
+        )
     )
 
 

@@ -10,14 +10,14 @@ from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
 from ledger.settings import LedgerSettings
-from pixeltoll.settings import UpSettings
+from pixeltoll.settings import ClientSettings, UpSettings
 from tasks.settings import TaskSettings
 from tools.reference.markdown import NOTICE, table
 
 _INTRO = """\
 Read from the environment, by each process when it starts. A value that cannot be is an error that
-names its variable, and the process does not start. Durations are seconds, sizes bytes. `pixeltoll
---help` has what is an option instead.
+names its variable, and the process does not start. Durations are seconds, sizes bytes. What is an
+option instead is in [the command line](cli.md).
 """
 _GROUPS: dict[str, tuple[type[BaseSettings], str]] = {
     "Books": (LedgerSettings, "Read by every process."),
@@ -30,6 +30,7 @@ _GROUPS: dict[str, tuple[type[BaseSettings], str]] = {
         UpSettings,
         "Read by `pixeltoll up` and `demo`, where empty means one of their own, and by commands.",
     ),
+    "A gateway's own commands": (ClientSettings, "Read by `pixeltoll submit` and `jobs`."),
 }
 
 

@@ -111,7 +111,7 @@ def test_a_queue_is_silent_only_after_a_while(stage: Stage) -> None:
     join(stage, "north")
     assert rerouted(stage) == [], "it is served"
     with stage.sessions.begin() as session:
-        workers.leave(session, "w")
+        workers.leave(session, "w", is_done=True)
     assert rerouted(stage) == [], "it was served a moment ago"
     stage.execute("UPDATE workers SET heartbeat_at = now() - interval '59 s' WHERE id = 'w'")
     assert rerouted(stage) == []
