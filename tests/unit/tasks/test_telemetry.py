@@ -78,6 +78,24 @@ def test_what_is_somebodys_own_is_taken_out(log: Log) -> None:
     assert line["error"] == "px_abc123_*** and postgresql://somebody:***@db/x"
 
 
+def test_a_secret_is_found_however_deep_it_is(log: Log) -> None:
+    rows = [{"who": "po_abc123_secret", "prompt": PROMPT}, ("whsec_c2VjcmV0cw==", 7)]
+    structlog.get_logger().error("books_unsound", rows=rows)
+
+    [line] = log()
+    assert line["rows"] == [{"who": "po_abc123_***", "prompt": "(not logged)"}, ["whsec_***", 7]]
+
+
+def test_the_values_of_a_row_are_not_in_a_traceback(log: Log) -> None:
+    cause = ValueError(f"violates a rule\nDETAIL:  Failing row contains ({PROMPT}).\nCONTEXT: x")
+    error = IntegrityError("INSERT INTO jobs ...", None, cause)
+    structlog.get_logger().error("broken", error=str(error), exc_info=error)
+
+    [line] = log()
+    assert PROMPT not in str(line)
+    assert "violates a rule\nDETAIL:  (not logged)\nCONTEXT: x" in line["exception"]
+
+
 def test_libraries_log_alike_and_only_what_matters(log: Log) -> None:
     theirs = logging.getLogger("a.library")
     theirs.info("started")
