@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,6 +64,30 @@ def test_lines_are_json_where_nobody_reads_along(log: Log) -> None:
     [line] = log()
     assert (line["event"], line["level"], line["job_id"]) == ("job_succeeded", "info", "1")
     assert line["timestamp"].endswith("Z")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("log")
+def test_a_line_on_a_terminal_is_for_people_and_has_no_values_of_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    telemetry.configure()
+
+    def draw(prompt: str) -> None:
+        structlog.get_logger().error("job_failed", job_id="1", exc_info=ValueError(len(prompt)))
+
+    draw(PROMPT)
+
+    said = terminal.getvalue()
+    assert re.search(r"error.*job_failed.*job_id.*1", said)
+    assert said.endswith(f"ValueError: {len(PROMPT)}\n")
+    assert PROMPT not in said
 
 
 def test_what_is_somebodys_own_is_taken_out(log: Log) -> None:
