@@ -85,7 +85,7 @@ def _admit() -> None:
     if security == "basic":
         authorization = auth.from_basic(authorization)
     if security in ("gateway", "caller", "x-api-key", "basic"):
-        g.caller = auth.authenticate(runtime.reads, authorization)
+        g.caller = runtime.keyring.authenticate(authorization)
         bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)

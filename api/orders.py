@@ -38,6 +38,7 @@ from tasks.inputs import CheckedImage, checked_image
 from tasks.jobs import Bell, Order
 from tasks.params import Generation
 from tasks.tables import Job
+from tasks.waiting import Wait
 
 _log = telemetry.get_logger()
 # Small enough that every JSON reader keeps it whole; `seed + k` stays far below the bound.
@@ -67,10 +68,11 @@ def place(
     given: Given,
     key: str | None,
     beside: Beside | None = None,
-) -> tuple[Job, bool]:
-    """Make a job of a checked body and its picture or link; returns it, and whether it is new.
+) -> tuple[Job, Wait | None]:
+    """Make a job of a checked body and its picture or link; returns it, and what it waits for.
 
-    `key` is the caller's idempotency key. A refusal holds, queues and stores nothing.
+    It has been made before where that is None. `key` is the caller's idempotency key. A refusal
+    holds, queues and stores nothing.
 
     Raises:
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
@@ -78,10 +80,11 @@ def place(
     """
     beside = beside or Beside()
     digest = request_hash(asked, given, beside)
-    with runtime.reads() as session:
-        job = earlier(session, caller.gateway_id, key, digest)
-    if job is not None:
-        return job, False
+    if key is not None:
+        with runtime.reads() as session:
+            job = earlier(session, caller.gateway_id, key, digest)
+        if job is not None:
+            return job, None
     prepared = prepare(runtime, asked, given, beside.fit)
     order = Order(
         gateway_id=caller.gateway_id,
@@ -97,10 +100,10 @@ def place(
         weights=runtime.task_settings.weights,
         traceparent=tracing.carried(),
     )
-    job, is_new = submit(runtime, order, prepared.picture)
-    if is_new:
+    job, wait = submit(runtime, order, prepared.picture)
+    if wait is not None:
         runtime.ringer.ring(Bell(job.id, job.queue, job.model_id, job.traceparent))
-    return job, is_new
+    return job, wait
 
 
 def _callback(asked: JobFields, beside: Beside) -> dict[str, Any] | None:
@@ -225,7 +228,7 @@ def request_hash(asked: JobFields, given: Given, beside: Beside) -> bytes:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 
-def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) -> Job | None:
+def earlier(session: Session, gateway_id: UUID, key: str, digest: bytes) -> Job | None:
     """Return the job that an idempotency key has made, before anything is checked or stored again.
 
     A retry must find its job even when its deadline has passed or its price has risen meanwhile.
@@ -233,8 +236,6 @@ def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) 
     Raises:
         IdempotencyConflict: The key was used with another request.
     """
-    if key is None:
-        return None
     found = session.execute(
         select(Job.id, Job.request_hash).where(
             Job.gateway_id == gateway_id, Job.idempotency_key == key
@@ -247,8 +248,8 @@ def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) 
     return jobs.find(session, gateway_id, found.id)
 
 
-def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tuple[Job, bool]:
-    """Submit an order with its input picture; returns the job, and whether it is new.
+def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tuple[Job, Wait | None]:
+    """Submit an order with its input picture; returns the job, and what it waits for if it is new.
 
     The picture is stored outside of any transaction, and only when the job can be paid for. Its key
     is this request's own, so that a refusal can delete it whoever else has sent the same picture.
@@ -262,17 +263,17 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
     try:
         if picture is None:
             with runtime.statements() as session:
-                job, is_new = jobs.submit(session, order)
+                job, wait = jobs.submit(session, order)
         else:
-            job, is_new = _submit_with(runtime, order, picture)
+            job, wait = _submit_with(runtime, order, picture)
     except Refused as refusal:
         metrics.REFUSALS.labels(refusal.code).inc()
         _record(runtime, order, refusal)
         raise
-    if is_new:
+    if wait is not None:
         metrics.HOLDS.labels(job.model_id).inc()
         _log.info("job_submitted", **telemetry.of(job), model_id=job.model_id, queue=job.queue)
-    return job, is_new
+    return job, wait
 
 
 def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
@@ -293,21 +294,21 @@ def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
         _log.warning("refusal_not_recorded", reason=refusal.code, error=telemetry.brief(error))
 
 
-def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, bool]:
+def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, Wait | None]:
     with runtime.reads() as session:
         _check_affordable(session, order)
     key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
     runtime.store.put(key, picture.png, "image/png")
     try:
         with runtime.statements() as session:
-            job, new = jobs.submit(session, replace(order, input_key=key))
+            job, wait = jobs.submit(session, replace(order, input_key=key))
     except (LedgerError, TasksError):
         # Not on an error of the database: a commit whose answer was lost may have made the job.
         _discard(runtime, key)
         raise
-    if not new:
+    if wait is None:
         _discard(runtime, key)
-    return job, new
+    return job, wait
 
 
 def _check_affordable(session: Session, order: Order) -> None:

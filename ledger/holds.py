@@ -16,10 +16,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from ledger.authorizing import Companion, Terms, authorize, authorize_with
+from ledger.authorizing import Companion, authorize, authorize_with
 from ledger.errors import HoldAlreadyResolved, InvalidAmount, UnknownHold
 from ledger.money import MAX_UNITS
 from ledger.tables import Hold
+from ledger.terms import Terms
 
 __all__ = [
     "Companion",

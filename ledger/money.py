@@ -7,6 +7,7 @@ without a word: not even for a minus sign.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
@@ -60,7 +61,7 @@ class UnitPrice:
     currency: str
     stated: StatedPrice | None = field(default=None, compare=False)
 
-    @property
+    @functools.cached_property
     def fraction(self) -> Fraction:
         """The price of one unit."""
         return Fraction(self.price_per_unit) / self.pixels_per_unit

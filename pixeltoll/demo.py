@@ -59,7 +59,7 @@ def run(stack: Stack, output: Path) -> None:
         Refused, NotReached, NotWritten: As `Client`.
     """
     connection = stack.connection
-    engine = db.make_engine(connection.database_url, pool_size=1)
+    engine = db.make_engine(connection.database_url, pool_size=2)
     sessions = db.session_factory(engine)
     before = _books(sessions)
     with Client(connection.url, connection.api_key) as client:

@@ -63,7 +63,7 @@ class Finding:
 
 def examine(database_url: str, settings: TaskSettings) -> Iterator[Finding]:
     """Look at one thing after the other. Raises nothing: what fails is a finding."""
-    engine = db.make_engine(database_url, pool_size=1)
+    engine = db.make_engine(database_url, pool_size=2)
     try:
         yield _versions()
         database = _tried("database", lambda: _database(engine), _DATABASE_ADVICE)

@@ -114,7 +114,7 @@ def flower(
     from tasks import dashboard
     from tasks.settings import TaskSettings
 
-    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=1))
+    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=2))
     state = state or data_dir / "flower.db"
     state.parent.mkdir(parents=True, exist_ok=True)
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)

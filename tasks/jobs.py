@@ -34,6 +34,7 @@ from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoO
 from tasks.params import Generation
 from tasks.routing import DEFAULT_WEIGHTS, Weights
 from tasks.tables import Job
+from tasks.waiting import Wait
 
 Final = Literal["succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: tuple[Final, ...] = ("succeeded", "failed", "canceled", "expired")
@@ -129,10 +130,11 @@ def _best(
 # --- submitting -------------------------------------------------------------------------------
 
 
-def submit(session: Session, order: Order) -> tuple[Job, bool]:
-    """Quote, hold and queue a job, all or nothing; returns it, and whether it is new.
+def submit(session: Session, order: Order) -> tuple[Job, Wait | None]:
+    """Quote, hold and queue a job, all or nothing; returns it, and what it waits for.
 
-    With an idempotency key seen before, the job that it made is returned, and nothing else happens.
+    With an idempotency key seen before, the job that it made is returned with None, and nothing
+    else happens.
     What it writes, it writes in one statement: a session that commits each statement by itself will
     do, and costs two round trips in all.
 
@@ -143,17 +145,17 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
             amount.
     """
     try:
-        return _make(session, order), True
+        return _make(session, order)
     except (LedgerError, NoOffer, IntegrityError):
         # Whatever the reason: what the key has made before is the answer, and a twin may just have
         # made it with the last of the funds.
         earlier = _earlier(session, order)
         if earlier is None:
             raise
-        return earlier, False
+        return earlier, None
 
 
-def _make(session: Session, order: Order) -> Job:
+def _make(session: Session, order: Order) -> tuple[Job, Wait]:
     generation = order.generation
     capability = Capability(generation.pipeline, generation.model_id)
     found = market.look(session, order.gateway_id, capability, order.max_rate_age)
@@ -176,7 +178,8 @@ def _make(session: Session, order: Order) -> Job:
         "traceparent": order.traceparent,
     }
     with _kept_apart(session, order):
-        return placing.place(session, terms, facts)
+        job, ahead = placing.place(session, terms, facts)
+    return job, Wait(ahead, best.live)
 
 
 def _kept_apart(session: Session, order: Order) -> AbstractContextManager[object]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks import lora, samplers
@@ -19,6 +19,14 @@ from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
 
 MAX_SEED = 2**62
+# What pictures of one pipeline call need not share.
+_EACH_ITS_OWN: Mapping[str, object] = {
+    "prompt": "",
+    "negative_prompt": "",
+    "num_images_per_prompt": 1,
+    "seed": 0,
+    "safety_check": True,
+}
 _EVERY_HUB_ID = ("*/*",)
 
 
@@ -79,19 +87,12 @@ class Generation:
     @property
     def batch_key(self) -> str:
         """What jobs must share to run in one pipeline call: all that is not each picture's own."""
-        shared = replace(
-            self,
-            prompt="",
-            negative_prompt="",
-            num_images_per_prompt=1,
-            seed=0,
-            safety_check=True,
-        )
-        return hashlib.sha256(json.dumps(asdict(shared)).encode()).hexdigest()[:24]
+        shared = {**self.to_json(), **_EACH_ITS_OWN}
+        return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:24]
 
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as they are stored with the job."""
-        return asdict(self)
+        return {**vars(self), "loras": dict(self.loras)}
 
 
 def validate(

@@ -145,7 +145,7 @@ def run(render: Render) -> None:
     settings = TaskSettings()
     books = LedgerSettings()
     tracing.start("pixeltoll-scheduler", settings.traces)
-    sessions = db.session_factory(db.make_engine(books.database_url, pool_size=5 + _COURIERS))
+    sessions = db.session_factory(db.make_engine(books.database_url, pool_size=10 + 2 * _COURIERS))
     ringer = Ringer(make_celery(settings))
     sweeper = Sweeper(
         sessions,

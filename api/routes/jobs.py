@@ -39,6 +39,7 @@ from tasks.errors import (
     UnknownModel,
 )
 from tasks.tables import Job
+from tasks.waiting import Wait
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
@@ -82,9 +83,10 @@ def submit() -> Response:
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
     asked, given = parsing.job_body()
-    job, is_new = orders.place(runtime, caller, asked, given, key)
-    response = render.answer(_view(runtime, job), 202, Location=f"/v1/jobs/{job.id}")
-    if not is_new:
+    job, wait = orders.place(runtime, caller, asked, given, key)
+    view = _view(runtime, job) if wait is None else _view_of(runtime, job, wait)
+    response = render.answer(view, 202, Location=f"/v1/jobs/{job.id}")
+    if wait is None:
         response.headers["Idempotency-Replayed"] = "true"
     return response
 
@@ -173,6 +175,10 @@ def cancel(job_id: str) -> Response:
 def _view(runtime: Runtime, job: Job) -> JobView:
     with runtime.reads() as session:
         wait = waiting.look(session, job)
+    return _view_of(runtime, job, wait)
+
+
+def _view_of(runtime: Runtime, job: Job, wait: Wait | None) -> JobView:
     if wait is None:
         return render.job(job, runtime=runtime, queue_position=None, live=True)
     return render.job(job, runtime=runtime, queue_position=wait.position, live=wait.live)

@@ -64,7 +64,7 @@ def books(data_dir: Path) -> Iterator[Session]:
     Raises:
         NotRunning: There is no database.
     """
-    engine = db.make_engine(database_url(data_dir), pool_size=1)
+    engine = db.make_engine(database_url(data_dir), pool_size=2)
     try:
         with db.session_factory(engine).begin() as session:
             yield session

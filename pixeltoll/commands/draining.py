@@ -53,7 +53,7 @@ def drain(
     """
     if bool(names) == everyone:
         raise BadArgument("Name workers or orchestrators, or give --all.")
-    engine = db.make_engine(database_url(data_dir), pool_size=1)
+    engine = db.make_engine(database_url(data_dir), pool_size=2)
     try:
         sessions = db.session_factory(engine)
         with sessions.begin() as session:

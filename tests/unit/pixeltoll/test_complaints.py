@@ -25,6 +25,11 @@ SET = "PIXELTOLL_METRICS_PORT: Input should be a valid integer"
         ({"PIXELTOLL_METRICS_PORT": "hunter2"}, ("doctor",), SET),
         ({"REDIS_URL": "me:hunter2@redis"}, ("doctor",), "REDIS_URL: String should match"),
         ({"S3_ENDPOINT": "me:hunter2@s3"}, ("doctor",), "S3_ENDPOINT: String should match"),
+        (
+            {"PIXELTOLL_URL": "http://127.0.0.1", "PIXELTOLL_API_KEY": "hunter2\xe9"},
+            ("jobs", "list"),
+            "PIXELTOLL_API_KEY: is not a key",
+        ),
         ({}, ("gateway", "list", "--data-dir", "/dev/null"), "connection.json: Not a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
