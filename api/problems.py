@@ -126,6 +126,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     # worker, never a request; they are here so that none can slip through unnamed.
     tasks.NotRegistered: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.NoTracing: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.NotListening: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.EngineError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.ModelLoadError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.LoraError: Problem(500, "internal_error", "Internal error", _BROKEN),

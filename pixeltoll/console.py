@@ -25,9 +25,10 @@ STDOUT = Path("-")
 # As wide as a table may be: what a narrow terminal or a pipe would cut off is what was asked for.
 _WIDTH = 10_000
 
-_out = Console(highlight=False, soft_wrap=True)
-_wide = Console(highlight=False, width=_WIDTH)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What is written is what is there: `:cat:` in a prompt is no cat.
+_out = Console(highlight=False, emoji=False, soft_wrap=True)
+_wide = Console(highlight=False, emoji=False, width=_WIDTH)
+_err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def bars() -> Progress:
@@ -110,7 +111,7 @@ def render(columns: Sequence[str], rows: Sequence[Mapping[str, object]], how: Fo
     if not rows:
         return "None.\n"
     text = io.StringIO()
-    Console(file=text, highlight=False, width=_WIDTH).print(_table(columns, rows))
+    Console(file=text, highlight=False, emoji=False, width=_WIDTH).print(_table(columns, rows))
     return text.getvalue()
 
 

@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 
-from ledger.errors import LedgerError
-from pixeltoll import settings
+from pixeltoll import complaints, settings
 from pixeltoll.console import complain, tell
-from pixeltoll.errors import PixeltollError, Unprotected
+from pixeltoll.errors import Unprotected
 from pixeltoll.exits import Exit
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
-from tasks.errors import TasksError
 
 DEFAULT_DIR = Path(".pixeltoll")
 DataDir = Annotated[
@@ -36,19 +32,15 @@ models_app = typer.Typer(no_args_is_help=True, help="The models that there are."
 app.add_typer(models_app, name="models")
 
 
-# What an operator can mend; anything else is a defect, and comes with its traceback.
-_MENDABLE = (PixeltollError, LedgerError, TasksError, ValidationError, OperationalError)
-
-
 def main(program: typer.Typer = app, known: tuple[type[Exception], ...] = ()) -> None:
     """Run a program. What an operator can mend is told in one message, and status 1."""
-    mendable: tuple[type[Exception], ...] = (*_MENDABLE, *known)
     try:
         program()
-    except mendable as error:
-        # SQLAlchemy's own text repeats the statement; what the database said is enough.
-        reason = error.orig if isinstance(error, OperationalError) else error
-        complain(f"pixeltoll: {reason}")
+    except Exception as error:
+        said = complaints.words(error, known)
+        if said is None:
+            raise
+        complain(f"pixeltoll: {said}")
         sys.exit(Exit.FAILED)
 
 
@@ -124,6 +116,7 @@ def flower(
 
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=2))
     state = state or data_dir / "flower.db"
+    state.parent.mkdir(parents=True, exist_ok=True)
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
 
 

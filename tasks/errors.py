@@ -17,6 +17,7 @@
     |-- NotRegistered           a worker without a key of an orchestrator
     |-- UnknownOrchestratorKey  a key that the orchestrator does not have
     |-- NoTracing               traces are asked for without the libraries that send them
+    |-- NotListening            the port for metrics cannot be had
     |-- JobNotFound             no such job for this gateway
     |-- JobNotCancelable        the job has already ended
     |-- IdempotencyConflict     a key used again with another request
@@ -233,6 +234,18 @@ class NoTracing(TasksError):
     def __init__(self) -> None:
         super().__init__(
             "PIXELTOLL_TRACES needs OpenTelemetry: `pip install 'pixeltoll[otel]'`, or unset it."
+        )
+
+
+class NotListening(TasksError):
+    """Raised when a process cannot have the port that its health and metrics are to be on."""
+
+    code = "not_listening"
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(
+            f"Port {port} of {host} cannot be listened on: {why}. Give this process another by "
+            "PIXELTOLL_METRICS_HOST and PIXELTOLL_METRICS_PORT."
         )
 
 

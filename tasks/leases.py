@@ -146,7 +146,9 @@ class Leases:
             with self._sessions.begin() as session:
                 held = claims.renew(session, running, self._lease_s, extend=extend)
         except SQLAlchemyError as error:
-            _log.warning("lease_renewal_failed", jobs=len(running), error=telemetry.brief(error))
+            with self._lock:
+                about = [_facts(one, claim) for one, claim in self._claims.items()]
+            _log.warning("lease_renewal_failed", jobs=about, error=telemetry.brief(error))
             return
         if extend:
             self._extend_at = asked_at + self._lease_s / _RENEWALS

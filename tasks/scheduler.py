@@ -136,7 +136,7 @@ class Sweeper:
             # After the objects: what was not deleted is found again. Deleting twice is no error.
             with self._sessions.begin() as session:
                 sweeps.mark_deleted(session, outdated)
-            _log.info("results_deleted", jobs=len(outdated), objects=len(keys))
+            _log.info("results_deleted", count=len(outdated), objects=len(keys))
 
     def forget_workers(self) -> None:
         """Drop the rows of workers that died without a word."""

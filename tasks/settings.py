@@ -18,9 +18,15 @@ class TaskSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="Broker of the Celery queues (Redis protocol)."
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="Broker of the Celery queues (Redis protocol).",
     )
-    s3_endpoint: str = Field("", description="Object store endpoint; empty means AWS itself.")
+    s3_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="Object store endpoint; empty means AWS itself.",
+    )
     s3_region: str = Field("us-east-1", description="Region that S3 requests are signed for.")
     s3_bucket: str = Field("pixeltoll", description="Bucket of inputs and outputs.")
     s3_access_key_id: str = Field("", description="Access key; empty means boto3's own chain.")

@@ -100,11 +100,11 @@ class Settler:
             made = self._by_policy([job for job in wanted if job.id in verdicts], made, verdicts)
             stored = self._store_all([job for job in wanted if job.id in made], made, verdicts)
             settled = self._settle_all(stored)
-            gone = [job.id for job in wanted if job.id not in settled]
+            gone = [job for job in wanted if job.id not in settled]
             if gone:
                 self._leave_to_sweep(gone)
         except Exception:  # noqa: BLE001  the leases end, and the jobs run again
-            _log.exception("batch_not_finished", worker_id=self._run.worker_id)
+            _log.exception("batch_not_finished", jobs=[telemetry.of(job) for job in claimed])
         finally:
             self._run.leases.drop(claimed)
 
@@ -339,12 +339,13 @@ class Settler:
     def _is_lost(self, job: Job) -> bool:
         return self._run.leases.is_lost(job)
 
-    def _leave_to_sweep(self, job_ids: Sequence[UUID]) -> None:
+    def _leave_to_sweep(self, gone: Sequence[Job]) -> None:
         try:
             with self._run.sessions.begin() as session:
-                claims.leave_to_sweep(session, job_ids)
+                claims.leave_to_sweep(session, [job.id for job in gone])
         except SQLAlchemyError as error:
-            _log.warning("objects_left", jobs=len(job_ids), error=telemetry.brief(error))
+            about = [telemetry.of(job) for job in gone]
+            _log.warning("objects_left", jobs=about, error=telemetry.brief(error))
 
 
 def _is_unseen(job: Job, verdicts: _Verdicts) -> bool:

@@ -82,12 +82,22 @@ def span(
     if _provider is None:
         yield
         return
-    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace import SpanKind, StatusCode
 
     with _provider.get_tracer(__name__).start_as_current_span(
-        name, context=_context(parent), kind=SpanKind[kind.upper()], attributes=_texts(about or {})
-    ):
-        yield
+        name,
+        context=_context(parent),
+        kind=SpanKind[kind.upper()],
+        attributes=_texts(about or {}),
+        # Of an error, that there was one: its words may quote what the job is about.
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as made:
+        try:
+            yield
+        except BaseException:
+            made.set_status(StatusCode.ERROR)
+            raise
 
 
 @contextmanager

@@ -26,11 +26,12 @@ def examine(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     Ends with status 3 if something is wrong. A warning is not: it is for you to judge.
     """
     settle(data_dir)
+    database_url, settings = LedgerSettings().database_url, TaskSettings()
     rows = []
     is_well = True
     with bars() as shown:
         bar = shown.add_task("looking", total=None)
-        for finding in doctor.examine(LedgerSettings().database_url, TaskSettings()):
+        for finding in doctor.examine(database_url, settings):
             shown.update(bar, description=f"looked at {finding.check}")
             rows.append({column: getattr(finding, column) for column in _COLUMNS})
             is_well = is_well and finding.state != "wrong"

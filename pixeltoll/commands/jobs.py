@@ -45,10 +45,12 @@ def _client(data_dir: Path) -> Client:
 
     Raises:
         NotRunning: Neither is there.
-        BadArgument: The environment has one of the two only.
+        BadArgument: The environment has one of the two only, or a key that is none.
     """
     given = ClientSettings()
     key = given.api_key.get_secret_value()
+    if not key.isascii() or not key.isprintable():
+        raise BadArgument("PIXELTOLL_API_KEY: is not a key, which begins with px_.")
     if given.url and key:
         return Client(given.url, key)
     if given.url or key:

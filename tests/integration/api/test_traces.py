@@ -110,6 +110,14 @@ def test_what_fails_says_so(world: World, spans: InMemorySpanExporter) -> None:
     assert named(spans.get_finished_spans())["denoise"].status.status_code is StatusCode.ERROR
 
 
+def test_what_fails_does_not_say_more_than_that(spans: InMemorySpanExporter) -> None:
+    with pytest.raises(ValueError, match="a prompt"), tracing.span("heard", "consumer", None):
+        raise ValueError("a prompt")
+    [one] = spans.get_finished_spans()
+    assert one.status.status_code is StatusCode.ERROR
+    assert "a prompt" not in one.to_json()
+
+
 def test_a_job_that_was_submitted_without_a_trace_has_none(
     world: World, spans: InMemorySpanExporter
 ) -> None:
