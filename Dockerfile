@@ -26,12 +26,12 @@ COPY pixeltoll pixeltoll
 COPY migrations migrations
 
 FROM build AS build-api
-RUN pip install --constraint constraints.txt '.[flower]'
+RUN pip install --constraint constraints.txt '.[flower,otel]'
 
 FROM build AS build-worker
 # Where else torch is looked for. A build with a local version, such as +cpu, wins over the plain one.
 ARG TORCH_INDEX=
-RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[worker]'
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[worker,otel]'
 
 FROM base AS api
 COPY --from=build-api /venv /venv

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test lint format up bench clean
+.PHONY: install demo test lint format up bench docs clean
 
 install: $(READY)
 
@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pixeltoll needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo 'Setting up $(VENV) (a few minutes the first time) ...'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -qq --constraint constraints.txt --editable '.[worker,embedded,flower,reports,dev]'
+	@$(PIP) install -qq --constraint constraints.txt --editable '.[worker,embedded,flower,reports,otel,dev]'
 	@touch $@
 
 demo: $(READY)
@@ -41,6 +41,12 @@ up: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+# The variable keeps the theme from telling of a successor at every build.
+docs: $(READY)
+	@$(BIN)/python -m tools.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'The documentation is in build/site/index.html'
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

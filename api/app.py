@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from flask import Flask, Response, current_app, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -13,6 +15,7 @@ from api.openapi import described
 from api.routes import admin, docs, gateway, health, jobs, models, quotes, stream, webhooks
 from api.routes import metrics as metrics_route
 from api.runtime import EXTENSION, Runtime, current
+from tasks import tracing
 
 _RESOURCES = (
     *(jobs, quotes, models, gateway, webhooks, admin, stream, health, docs, aws),
@@ -35,6 +38,8 @@ def create_app(runtime: Runtime) -> Flask:
     app.extensions[EXTENSION] = runtime
     # First, so that what is not let in is counted, too.
     metrics.install(app)
+    app.before_request(_begin_span)
+    app.teardown_request(_end_span)
     app.before_request(_admit)
     app.after_request(_finish)
     problems.install(app)
@@ -43,6 +48,20 @@ def create_app(runtime: Runtime) -> Flask:
     livepeer.install(app, runtime.settings.livepeer_mounts)
     app.register_blueprint(sdwebui.bp)
     return app
+
+
+def _begin_span() -> None:
+    """Let the request be a span, below its client's own if that says so."""
+    route = request.url_rule.rule if request.url_rule is not None else "none"
+    span = tracing.span(f"{request.method} {route}", "server", request.headers.get("traceparent"))
+    span.__enter__()
+    g.span = span
+
+
+def _end_span(error: BaseException | None) -> None:
+    span: AbstractContextManager[None] | None = g.pop("span", None)
+    if span is not None:
+        span.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
 def _admit() -> None:
@@ -66,7 +85,7 @@ def _admit() -> None:
     if security == "basic":
         authorization = auth.from_basic(authorization)
     if security in ("gateway", "caller", "x-api-key", "basic"):
-        g.caller = auth.authenticate(runtime.reads, authorization)
+        g.caller = runtime.keyring.authenticate(authorization)
         bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)

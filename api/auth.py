@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -23,6 +25,10 @@ _PREFIX = "px"
 _FIND = select(ApiKey.gateway_id, ApiKey.secret_hash, ApiKey.revoked_at).where(
     ApiKey.id == bindparam("key_id")
 )
+# How long a key that opened is taken to open still. Long enough for those who ask all the time.
+KEPT_S = 1.0
+# Far more than ask within that time.
+_MOST_KEPT = 10_000
 _WELL_FORMED = "Send one as `Authorization: Bearer px_...`."
 
 
@@ -59,7 +65,7 @@ def list_keys(session: Session, gateway_id: UUID) -> list[ApiKey]:
 
 
 def revoke_key(session: Session, gateway_id: UUID, key_id: str) -> ApiKey:
-    """Revoke a gateway's key: once this is committed, it opens nothing. Twice is no error.
+    """Revoke a gateway's key: what asks the database then finds it closed. Twice is no error.
 
     Raises:
         UnknownKey: The gateway has no such key.
@@ -92,6 +98,45 @@ def authenticate(reads: sessionmaker[Session], authorization: str | None) -> Cal
     if row is None or not known or row.revoked_at is not None:
         raise NotAuthenticated("This API key is unknown or revoked.")
     return Caller(row.gateway_id, key.id)
+
+
+class Keyring:
+    """The keys that have opened a moment ago, for one process, so that not every request asks.
+
+    A key that is revoked elsewhere may open here for `KEPT_S` longer. One that does not open is
+    never kept, so that a new one works at once.
+    """
+
+    def __init__(
+        self, reads: sessionmaker[Session], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._reads = reads
+        self._clock = clock
+        # By a hash, so that no key is in memory.
+        self._kept: dict[bytes, tuple[Caller, float]] = {}
+
+    def authenticate(self, authorization: str | None) -> Caller:
+        """Return whose key a header carries, as `authenticate` says or has said.
+
+        Raises:
+            NotAuthenticated: As `authenticate`.
+        """
+        digest = keys.digest(authorization or "")
+        caller, until = self._kept.get(digest, (None, 0.0))
+        if caller is None or self._clock() >= until:
+            self._kept.pop(digest, None)
+            asked_at = self._clock()
+            caller = authenticate(self._reads, authorization)
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[digest] = caller, asked_at + KEPT_S
+        return caller
+
+    def forget(self, key_id: str) -> None:
+        """Ask again for a key, which was revoked by this process."""
+        for digest, (caller, _) in list(self._kept.items()):
+            if caller.api_key_id == key_id:
+                self._kept.pop(digest, None)
 
 
 def from_basic(authorization: str | None) -> str | None:

@@ -35,7 +35,7 @@ def renderer(public_url: str) -> Render:
 
 
 def _completion(job: Job, task: Task) -> CompletionView:
-    """Say how a task has ended; the manifest is there where its pictures are."""
+    """Say how a task has ended; its manifest is there by now."""
     done = job.state == "succeeded"
     error = None
     if job.error_code is not None:
@@ -47,7 +47,7 @@ def _completion(job: Job, task: Task) -> CompletionView:
             "result": done,
             "status": "completed" if done else "failed",
             "image_url": [task.url(one.key) for one in job.outputs] if done else [],
-            "output_url": task.url(task.manifest(job.id, job.attempt)) if done else None,
+            "output_url": task.url(task.manifest(job.id, job.attempt)),
             "context": (job.callback or {}).get("context"),
             "job_id": job.id,
             "state": job.state,

@@ -25,7 +25,7 @@ from ledger import accounts, refusals
 from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError, Refused
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
-from tasks import jobs, lora, metrics, params, telemetry
+from tasks import jobs, lora, metrics, params, telemetry, tracing
 from tasks.errors import (
     FieldError,
     IdempotencyConflict,
@@ -33,11 +33,13 @@ from tasks.errors import (
     StorageError,
     TasksError,
 )
+from tasks.finer import Finer
 from tasks.fitting import Fit, fitted
 from tasks.inputs import CheckedImage, checked_image
 from tasks.jobs import Bell, Order
 from tasks.params import Generation
 from tasks.tables import Job
+from tasks.waiting import Wait
 
 _log = telemetry.get_logger()
 # Small enough that every JSON reader keeps it whole; `seed + k` stays far below the bound.
@@ -52,12 +54,16 @@ Given = bytes | str | CheckedImage | None
 class Beside:
     """What a dialect asks for beyond a job's own fields.
 
-    The picture is brought to the size of `fit`. `callback` is kept with the job, for those who tell
-    of its end.
+    The picture is brought to the size of `fit`; where the job starts from its latents, by the
+    worker. `callback` is kept with the job, for those who tell of its end.
     """
 
     fit: Fit | None = None
     callback: Mapping[str, Any] = field(default_factory=dict)
+    finer: Finer = field(default_factory=Finer)
+
+
+_NOTHING = Beside()
 
 
 def place(
@@ -66,23 +72,24 @@ def place(
     asked: JobFields,
     given: Given,
     key: str | None,
-    beside: Beside | None = None,
-) -> tuple[Job, bool]:
-    """Make a job of a checked body and its picture or link; returns it, and whether it is new.
+    beside: Beside = _NOTHING,
+) -> tuple[Job, Wait | None]:
+    """Make a job of a checked body and its picture or link; returns it, and what it waits for.
 
-    `key` is the caller's idempotency key. A refusal holds, queues and stores nothing.
+    It has been made before where that is None. `key` is the caller's idempotency key. A refusal
+    holds, queues and stores nothing.
 
     Raises:
         UnknownModel, InvalidParams, InvalidImage, InvalidAmount: As `prepare` and `deadline_s`.
         NoOffer, Refused, IdempotencyConflict, StorageError: As `submit`.
     """
-    beside = beside or Beside()
     digest = request_hash(asked, given, beside)
-    with runtime.reads() as session:
-        job = earlier(session, caller.gateway_id, key, digest)
-    if job is not None:
-        return job, False
-    prepared = prepare(runtime, asked, given, beside.fit)
+    if key is not None:
+        with runtime.reads() as session:
+            job = earlier(session, caller.gateway_id, key, digest)
+        if job is not None:
+            return job, None
+    prepared = prepare(runtime, asked, given, beside)
     order = Order(
         gateway_id=caller.gateway_id,
         api_key_id=caller.api_key_id,
@@ -95,11 +102,12 @@ def place(
         idempotency_key=key,
         max_rate_age=runtime.max_rate_age,
         weights=runtime.task_settings.weights,
+        traceparent=tracing.carried(),
     )
-    job, is_new = submit(runtime, order, prepared.picture)
-    if is_new:
-        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id))
-    return job, is_new
+    job, wait = submit(runtime, order, prepared.picture)
+    if wait is not None:
+        runtime.ringer.ring(Bell(job.id, job.queue, job.model_id, job.traceparent))
+    return job, wait
 
 
 def _callback(asked: JobFields, beside: Beside) -> dict[str, Any] | None:
@@ -116,11 +124,13 @@ class Prepared:
     max_price: UnitPrice | None
 
 
-def prepare(runtime: Runtime, asked: JobFields, given: Given, fit: Fit | None = None) -> Prepared:
+def prepare(
+    runtime: Runtime, asked: JobFields, given: Given, beside: Beside = _NOTHING
+) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
 
     The picture is given as its bytes, or as a link, which is fetched here: before anything is held,
-    so that a bad link costs nothing. Its size is then that of `fit`.
+    so that a bad link costs nothing. Its size is then that of the `fit`.
 
     Raises:
         UnknownModel: The catalog has no such model.
@@ -132,15 +142,17 @@ def prepare(runtime: Runtime, asked: JobFields, given: Given, fit: Fit | None = 
     spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
     picture = None if given is None else checked(runtime, given)
+    fit, finer = beside.fit, beside.finer
     size = fit or picture
     generation = params.validate(
         spec,
-        _request(asked, masked=picture is not None and picture.masked),
+        _request(asked, finer, masked=picture is not None and picture.masked),
         seed=secrets.randbelow(_RANDOM_SEEDS),
         image_size=None if picture is None or size is None else (size.width, size.height),
         lora_patterns=lora.patterns(bounds.loras),
     )
-    if picture is not None and fit is not None:  # by now, that size is one that the model takes
+    # By now, that size is one that the model takes.
+    if picture is not None and fit is not None and finer.start != "latents":
         picture = fitted(picture, fit)
     return Prepared(generation, picture, _max_price(runtime, asked))
 
@@ -162,7 +174,7 @@ def checked(runtime: Runtime, given: bytes | str | CheckedImage) -> CheckedImage
     )
 
 
-def _request(asked: JobFields, *, masked: bool) -> params.Request:
+def _request(asked: JobFields, finer: Finer, *, masked: bool) -> params.Request:
     return params.Request(
         pipeline=asked.pipeline,
         model_id=asked.model_id,
@@ -181,6 +193,7 @@ def _request(asked: JobFields, *, masked: bool) -> params.Request:
         sampler=asked.sampler,
         schedule=asked.schedule,
         masked=masked,
+        finer=finer,
     )
 
 
@@ -219,12 +232,14 @@ def request_hash(asked: JobFields, given: Given, beside: Beside) -> bytes:
     fields = asked.model_dump(mode="json", exclude={"image"})
     data = given.png if isinstance(given, CheckedImage) else given
     fields["image"] = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else data
-    if beside != Beside():
+    if beside != _NOTHING:
         fields["beside"] = asdict(beside)
+        if beside.finer == _NOTHING.finer:  # the hash is that of before there was any
+            del fields["beside"]["finer"]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
 
 
-def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) -> Job | None:
+def earlier(session: Session, gateway_id: UUID, key: str, digest: bytes) -> Job | None:
     """Return the job that an idempotency key has made, before anything is checked or stored again.
 
     A retry must find its job even when its deadline has passed or its price has risen meanwhile.
@@ -232,8 +247,6 @@ def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) 
     Raises:
         IdempotencyConflict: The key was used with another request.
     """
-    if key is None:
-        return None
     found = session.execute(
         select(Job.id, Job.request_hash).where(
             Job.gateway_id == gateway_id, Job.idempotency_key == key
@@ -246,8 +259,8 @@ def earlier(session: Session, gateway_id: UUID, key: str | None, digest: bytes) 
     return jobs.find(session, gateway_id, found.id)
 
 
-def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tuple[Job, bool]:
-    """Submit an order with its input picture; returns the job, and whether it is new.
+def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tuple[Job, Wait | None]:
+    """Submit an order with its input picture; returns the job, and what it waits for if it is new.
 
     The picture is stored outside of any transaction, and only when the job can be paid for. Its key
     is this request's own, so that a refusal can delete it whoever else has sent the same picture.
@@ -261,17 +274,17 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
     try:
         if picture is None:
             with runtime.statements() as session:
-                job, is_new = jobs.submit(session, order)
+                job, wait = jobs.submit(session, order)
         else:
-            job, is_new = _submit_with(runtime, order, picture)
+            job, wait = _submit_with(runtime, order, picture)
     except Refused as refusal:
         metrics.REFUSALS.labels(refusal.code).inc()
         _record(runtime, order, refusal)
         raise
-    if is_new:
+    if wait is not None:
         metrics.HOLDS.labels(job.model_id).inc()
         _log.info("job_submitted", **telemetry.of(job), model_id=job.model_id, queue=job.queue)
-    return job, is_new
+    return job, wait
 
 
 def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
@@ -292,21 +305,21 @@ def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
         _log.warning("refusal_not_recorded", reason=refusal.code, error=telemetry.brief(error))
 
 
-def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, bool]:
+def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, Wait | None]:
     with runtime.reads() as session:
         _check_affordable(session, order)
     key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
     runtime.store.put(key, picture.png, "image/png")
     try:
         with runtime.statements() as session:
-            job, new = jobs.submit(session, replace(order, input_key=key))
+            job, wait = jobs.submit(session, replace(order, input_key=key))
     except (LedgerError, TasksError):
         # Not on an error of the database: a commit whose answer was lost may have made the job.
         _discard(runtime, key)
         raise
-    if not new:
+    if wait is None:
         _discard(runtime, key)
-    return job, new
+    return job, wait
 
 
 def _check_affordable(session: Session, order: Order) -> None:
@@ -317,6 +330,7 @@ def _check_affordable(session: Session, order: Order) -> None:
         order.generation,
         order.max_price,
         max_rate_age=order.max_rate_age,
+        orchestrator=order.orchestrator,
     ).quote
     balance = accounts.balance(session, order.gateway_id)
     if balance.available < quote.amount:

@@ -125,6 +125,8 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     # What follows is not a client's fault. Engine errors end a job, and a missing registration a
     # worker, never a request; they are here so that none can slip through unnamed.
     tasks.NotRegistered: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.NoTracing: Problem(500, "internal_error", "Internal error", _BROKEN),
+    tasks.NotListening: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.EngineError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.ModelLoadError: Problem(500, "internal_error", "Internal error", _BROKEN),
     tasks.LoraError: Problem(500, "internal_error", "Internal error", _BROKEN),

@@ -13,7 +13,7 @@ from flask import current_app, g
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.auth import Caller
+from api.auth import Caller, Keyring
 from api.settings import ApiSettings
 from api.waiting import Waiting
 from ledger import db
@@ -56,6 +56,11 @@ class Runtime:
     def statements(self) -> sessionmaker[Session]:
         """Sessions for what is written by one statement, which commits by itself."""
         return self.reads
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """Whose keys are whose."""
+        return Keyring(self.reads)
 
     @cached_property
     def store(self) -> ObjectStore:
@@ -103,7 +108,7 @@ def build() -> Runtime:
     books = LedgerSettings()
     tasks = TaskSettings()
     return assemble(
-        db.make_engine(books.database_url, pool_size=8),
+        db.make_engine(books.database_url, pool_size=16),
         lambda: ObjectStore.from_settings(tasks),
         catalogs.load(tasks.catalog),
         ApiSettings(),

@@ -105,7 +105,6 @@ class Query(BaseModel):
 
 
 # Bounds for the schema alone: the catalog and the ledger check them, and can say more.
-_NOT_EMPTY: dict[str, Any] = {"minLength": 1}
 POSITIVE: dict[str, Any] = {"minimum": 1}
 _GUIDANCE: dict[str, Any] = {"minimum": 0, "maximum": 100}
 _STRENGTH: dict[str, Any] = {"exclusiveMinimum": 0, "maximum": 1}
@@ -139,13 +138,14 @@ class JobFields(Body):
     pipeline: Pipeline
     model_id: Name
     prompt: str = Field(
-        description="What to draw; at most as long as the model allows.",
-        json_schema_extra=_NOT_EMPTY,
+        "",
+        description="What to draw; at most as long as the model allows. Only upscale does without.",
     )
     negative_prompt: str = Field("", description="What not to draw.")
     width: int | None = Field(
         None,
-        description="Pixels, rounded up to the model's multiple. For text-to-image only.",
+        description="Pixels, rounded up to the model's multiple. For text-to-image, and for "
+        "upscale, where it is at most as many times the picture's as the model can do.",
         json_schema_extra=POSITIVE,
     )
     height: int | None = Field(None, description="As `width`.", json_schema_extra=POSITIVE)
@@ -210,8 +210,8 @@ class JobRequest(JobFields):
 
     image: str | None = Field(
         None,
-        description="The input picture of image-to-image, as base64, a base64 `data:` URL, or an "
-        "http, https or s3 link.",
+        description="The input picture of image-to-image and upscale, as base64, a base64 `data:` "
+        "URL, or an http, https or s3 link.",
     )
 
 
@@ -234,7 +234,8 @@ class JobForm(JobFields):
     image: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
         # A factory, because a plain default would be documented, and null is no file.
         default_factory=lambda: None,
-        description="The input picture of image-to-image, as a file, or as the text of a link.",
+        description="The input picture of image-to-image and upscale, as a file, or as the text of "
+        "a link.",
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from tasks import availability
 from tasks.catalog import Pipeline
+from tasks.finer import Between, Format, Start
 from tasks.waiting import MAX_QUEUE_POSITION
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
@@ -50,6 +51,25 @@ class HoldView(View):
     expires_at: datetime
 
 
+class FirstPassView(View):
+    """A smaller picture that was drawn first, and drawn over."""
+
+    width: int
+    height: int
+    steps: int = Field(description="Steps of the second pass.")
+    between: Between
+
+
+class FinerView(View):
+    """What was asked for beyond these, which some foreign APIs can."""
+
+    first_pass: FirstPassView | None
+    subseed: int
+    subseed_strength: float
+    start: Start = Field(description="What image-to-image started from.")
+    format: Format
+
+
 class Parameters(View):
     """What is run, with every default filled in."""
 
@@ -72,6 +92,7 @@ class Parameters(View):
     masked: bool = Field(
         default=False, description="Only a part of the input picture was drawn: what a mask shows."
     )
+    finer: FinerView | None = Field(None, description="null where nothing more was asked for.")
 
 
 class JobView(View):
@@ -128,7 +149,7 @@ class CompletionView(View):
     result: bool = Field(description="Whether there are pictures.")
     status: Literal["completed", "failed"]
     image_url: list[str] = Field(description="Where the pictures are, as s3:// addresses.")
-    output_url: str | None = Field(description="Where the manifest is; null without pictures.")
+    output_url: str = Field(description="Where the manifest is, which says how it went.")
     context: Any = Field(None, description="What the task was submitted with, as it was.")
     job_id: UUID
     state: State

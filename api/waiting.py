@@ -4,6 +4,9 @@ A trigger notifies on `CHANNEL` when a job ends (migration 0040). One thread of 
 for all requests that wait, on one connection of its own. Where a notification is lost, with its
 connection or in a pooler that does not pass them on, a look at all awaited jobs at once, every few
 seconds, finds what was missed. What is answered then is the caller's business.
+
+A process that is told to leave lets those go at once who can as well ask again, and the others
+shortly before it has to end.
 """
 
 from __future__ import annotations
@@ -47,6 +50,9 @@ class Waiting:
         self._lock = threading.Lock()
         self._taken: Counter[UUID] = Counter()
         self._waiters: defaultdict[UUID, list[threading.Event]] = defaultdict(list)
+        self._hasty: set[threading.Event] = set()
+        # By this process's clock: when who can ask again is let go, and when everybody is.
+        self._hasty_until = self._all_until = float("inf")
         self._listener: threading.Thread | None = None
 
     @property
@@ -75,14 +81,37 @@ class Waiting:
                 self._taken[gateway_id] -= 1
                 self._taken += Counter()  # Forgets those at zero.
 
-    def wait(self, gateway_id: UUID, job_id: UUID, seconds: float) -> None:
+    def leave(self, patience_s: float) -> None:
+        """Let the requests go that wait: this process is to end in a while."""
+        now = time.monotonic()
+        with self._lock:
+            self._hasty_until, self._all_until = now, now + patience_s
+            for event in self._hasty:
+                event.set()
+        last = threading.Timer(patience_s, self._release)
+        last.daemon = True
+        last.start()
+
+    def _release(self) -> None:
+        with self._lock:
+            for waiters in self._waiters.values():
+                for event in waiters:
+                    event.set()
+
+    def wait(
+        self, gateway_id: UUID, job_id: UUID, seconds: float, *, can_ask_again: bool = False
+    ) -> None:
         """Return when a gateway's job has ended, is gone, or the time is over.
 
-        No connection is held meanwhile.
+        No connection is held meanwhile. `can_ask_again`: its answer is good before the end, too.
         """
         event = threading.Event()
         with self._lock:
             self._waiters[job_id].append(event)
+            if can_ask_again:
+                self._hasty.add(event)
+            until = self._hasty_until if can_ask_again else self._all_until
+            seconds = min(seconds, max(0.0, until - time.monotonic()))
             if self._listener is None:
                 self._listener = threading.Thread(target=self._listen, name="listener", daemon=True)
                 self._listener.start()
@@ -93,6 +122,7 @@ class Waiting:
         finally:
             with self._lock:
                 self._waiters[job_id].remove(event)
+                self._hasty.discard(event)
                 if not self._waiters[job_id]:
                     del self._waiters[job_id]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from api import runtime
 from api.app import create_app
-from tasks import telemetry
+from tasks import telemetry, tracing
 
 telemetry.configure()
 telemetry.adopt("gunicorn.error")
-app = create_app(runtime.build())
+built = runtime.build()
+tracing.start("pixeltoll-api", built.task_settings.traces)
+app = create_app(built)

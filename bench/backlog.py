@@ -94,7 +94,8 @@ WITH entry AS (
     INSERT INTO postings (entry_id, account_id, amount)
     SELECT entry.id, line.id, line.amount FROM entry, line
 )
-UPDATE accounts SET balance = balance + line.amount FROM line WHERE line.id = accounts.id
+UPDATE accounts SET balance = balance + line.amount FROM line
+ WHERE line.id = accounts.id AND accounts.kind = 'available'
 """
 
 

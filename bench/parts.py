@@ -35,6 +35,7 @@ from tasks.tables import Worker
 _ROOT = Path(__file__).resolve().parent.parent
 _BUCKET = "pixeltoll"
 _TEMPLATE = "migrated"
+_API = "api.wsgi:app"
 _WORKERS = 2
 
 
@@ -156,12 +157,12 @@ class Parts:
     @cached_property
     def api_port(self) -> int:
         """The port of the API."""
-        return self._start_gunicorn("api", "api.wsgi:app", _WORKERS)
+        return self._start_gunicorn("api", _API, _WORKERS)
 
     @cached_property
     def single_api_port(self) -> int:
         """The port of an API of one process."""
-        return self._start_gunicorn("single-api", "api.wsgi:app", 1)
+        return self._start_gunicorn("single-api", _API, 1)
 
     # --- the baselines ------------------------------------------------------------------------
 
@@ -193,12 +194,17 @@ class Parts:
         return answered
 
     def _start_gunicorn(self, name: str, app: str, workers: int) -> int:
-        """Start an app behind gunicorn, by the command that the API has, whichever app it is."""
+        """Start an app behind gunicorn, by the command that the API has, whichever app it is.
+
+        The API's hooks are its own: another app is spared them.
+        """
         port = free_port()
         command = processes.gunicorn(
             f"{processes.LOOPBACK}:{port}", workers=workers, threads=processes.THREADS
         )
-        argv = tuple(app if part == "api.wsgi:app" else part for part in command)
+        argv = tuple(app if part == _API else part for part in command)
+        if app != _API:
+            argv = argv[: argv.index("--config")]
         self._supervisor.start(
             Child(name, argv, self._environment, ready=lambda: _answers(port), cwd=_ROOT)
         )

@@ -30,8 +30,6 @@ from ledger.tables import Account, Entry, Gateway, Orchestrator
 
 _FEE_RATE_STEP = Decimal("0.000001")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-# In id order of a new gateway: every statement that locks both takes `available` first.
-_GATEWAY_ACCOUNTS = ("available", "held")
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ def create_gateway(session: Session, name: str, currency: str) -> Gateway:
     ).one_or_none()
     if row is None:
         raise NameTaken("a gateway", name)
-    for kind in _GATEWAY_ACCOUNTS:
-        session.add(Account(kind=kind, gateway_id=row.id, currency=currency, balance=Decimal(0)))
-        session.flush()
+    session.add(Account(kind="available", gateway_id=row.id, currency=currency, balance=Decimal(0)))
+    session.add(Account(kind="held", gateway_id=row.id, currency=currency))
+    session.flush()
     return row
 
 
@@ -91,6 +89,7 @@ def create_orchestrator(
         raise NameTaken("an orchestrator", name)
     session.add(Account(kind="payable", orchestrator_id=row.id, currency=currency))
     session.flush()
+    platform_account(session, "revenue", currency)  # every charge goes to both
     return row
 
 
@@ -172,37 +171,29 @@ def top_up(session: Session, gateway_id: UUID, amount: Decimal, reference: str) 
     return journal.post(session, "top_up", reference, account.currency, lines)
 
 
+# Kept beside the account, or a snapshot and what was posted after it: the view knows.
+_BALANCES = text("""
+SELECT b.account, b.balance, b.currency
+  FROM ledger_balances b JOIN accounts a ON a.id = b.account_id
+ WHERE a.gateway_id = :gateway_id
+""")
+_OWED = text("""
+SELECT b.balance FROM ledger_balances b JOIN accounts a ON a.id = b.account_id
+ WHERE a.orchestrator_id = :orchestrator_id AND a.kind = 'payable'
+""")
+
+
 def balance(session: Session, gateway_id: UUID) -> Balance:
     """Return a gateway's balance.
 
     Raises:
         UnknownGateway: There is no such gateway.
     """
-    amounts: dict[str, Decimal] = {}
-    currency = ""
-    for account in session.execute(
-        select(Account.kind, Account.balance, Account.currency).where(
-            Account.gateway_id == gateway_id
-        )
-    ):
-        amounts[account.kind] = account.balance
-        currency = account.currency
-    if not amounts:
+    rows = session.execute(_BALANCES, {"gateway_id": gateway_id}).all()
+    if not rows:
         raise UnknownGateway(gateway_id)
-    return Balance(amounts["available"], amounts["held"], currency)
-
-
-# A snapshot, and what was posted after it; those of another server's past are passed over.
-_OWED = text("""
-SELECT coalesce(s.credit - s.debit, 0.000000000000000000)
-     + (SELECT coalesce(sum(p.amount), 0.000000000000000000) FROM postings p
-         WHERE p.account_id = a.id AND p.xid >= coalesce(s.horizon, 0))
-  FROM accounts a
-  LEFT JOIN balance_snapshots s
-         ON s.account_id = a.id
-        AND s.horizon <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
- WHERE a.orchestrator_id = :orchestrator_id AND a.kind = 'payable'
-""")
+    amounts = {row.account: row.balance for row in rows}
+    return Balance(amounts["available"], amounts["held"], rows[0].currency)
 
 
 def owed(session: Session, orchestrator_id: UUID) -> Decimal:

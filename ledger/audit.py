@@ -52,11 +52,12 @@ CHECKS: Mapping[str, str] = {
     "a gateway below zero": """
         SELECT id AS account_id, kind, balance FROM accounts WHERE balance < 0""",
     "held funds that are not the sum of the open holds": """
-        SELECT a.gateway_id, a.balance, coalesce(sum(h.amount), 0) AS open
+        SELECT a.gateway_id, b.balance, coalesce(sum(h.amount), 0) AS open
           FROM accounts a
+          JOIN ledger_balances b ON b.account_id = a.id
           LEFT JOIN holds h ON h.gateway_id = a.gateway_id AND h.state = 'open'
          WHERE a.kind = 'held'
-         GROUP BY a.id HAVING a.balance <> coalesce(sum(h.amount), 0)""",
+         GROUP BY a.id, b.balance HAVING b.balance <> coalesce(sum(h.amount), 0)""",
     "a hold whose state is not what its entries say": """
         SELECT h.id AS hold_id, h.state, e.kind
           FROM holds h LEFT JOIN entries e ON e.hold_id = h.id AND e.kind <> 'hold'

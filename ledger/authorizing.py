@@ -14,58 +14,48 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, Row, Select, column, select, text, true
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from ledger import budgets, names
+from ledger import budgets
 from ledger.accounts import balance
-from ledger.db import Base
-from ledger.errors import (
-    CurrencyMismatch,
-    InsufficientFunds,
-    InvalidAmount,
-    OverPriceLimit,
-    ReferenceReused,
-)
+from ledger.db import known
+from ledger.errors import CurrencyMismatch, InsufficientFunds, ReferenceReused
 from ledger.limits import Limit
 from ledger.offers import Quote
 from ledger.tables import AMOUNT, Hold, Orchestrator
-
-Made = TypeVar("Made", bound=Base)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a hold is for: whose funds, which job, what it may cost at most, and until when.
-
-    The offer's price, the limit and the platform's share are fixed with it, whatever changes later.
-    `api_key_id` is who spends, where a budget may be for one API key.
-    """
-
-    gateway_id: UUID
-    reference: str
-    quote: Quote
-    limit: Limit
-    expires_at: datetime
-    api_key_id: str | None = None
+from ledger.terms import Terms, checked
 
 
 @dataclass(frozen=True)
-class Companion(Generic[Made]):
+class Companion:
     """A row of a caller's own that comes to be with a hold, or not at all.
 
     `insert` takes the new row of `holds`, which is none when the hold is refused, and returns an
-    INSERT of `entity` that selects from it.
+    INSERT that selects from it. `beside` is one row that the caller wants to see, before anything
+    is locked.
     """
 
-    entity: type[Made]
     insert: Callable[[CTE], Insert]
+    beside: CTE
+
+
+@dataclass(frozen=True)
+class Held:
+    """A hold that was made and its orchestrator, as rows of no session, and what was seen beside.
+
+    They are made of what was written: to read all of it back takes longer than to write it.
+    """
+
+    hold: Hold
+    orchestrator: Orchestrator
+    beside: tuple[Any, ...]
 
 
 def authorize(
@@ -84,7 +74,7 @@ def authorize(
         The same as `authorize_with`.
     """
     terms = Terms(gateway_id, reference, quote, limit, expires_at, api_key_id)
-    row = _execute(session, _alone(), terms, {})
+    row = _execute(session, _alone(), terms, checked(terms))
     if row.id is None:
         raise _refusal(terms, row.balance)
     hold_id: UUID = row.id
@@ -92,11 +82,11 @@ def authorize(
 
 
 def authorize_with(
-    session: Session, terms: Terms, companion: Companion[Made], values: Mapping[str, object]
-) -> tuple[Hold, Orchestrator, Made]:
+    session: Session, terms: Terms, companion: Companion, values: Mapping[str, object]
+) -> Held:
     """Reserve an amount and insert the caller's own row in the same statement, or do neither.
 
-    Returns the hold, its orchestrator, and the row that was made of the companion's `values`.
+    The companion's row is made of `values`.
 
     Raises:
         InvalidName: The reference is empty, too long or has unprintable characters.
@@ -112,10 +102,30 @@ def authorize_with(
         sqlalchemy.exc.IntegrityError: The companion may not be. Nothing is written, and a
             transaction around it cannot go on.
     """
-    balance, hold, orchestrator, made = _execute(session, _together(companion), terms, values)
-    if hold is None:
+    columns = checked(terms)
+    row = _execute(session, _together(companion), terms, {**values, **columns})
+    balance, hold_id, created_at, fee_rate, since, *beside = row
+    if hold_id is None:
         raise _refusal(terms, balance)
-    return hold, orchestrator, made
+    offer = terms.quote.offer
+    hold = known(
+        Hold,
+        **columns,
+        id=hold_id,
+        fee_rate=fee_rate,
+        state="open",
+        created_at=created_at,
+        resolved_at=None,
+        supersedes=None,
+    )
+    orchestrator = known(
+        Orchestrator,
+        id=offer.orchestrator_id,
+        name=offer.orchestrator,
+        fee_rate=fee_rate,
+        created_at=since,
+    )
+    return Held(hold, orchestrator, tuple(beside))
 
 
 def _execute(
@@ -124,14 +134,10 @@ def _execute(
     terms: Terms,
     values: Mapping[str, object],
 ) -> Row[*tuple[Any, ...]]:
-    """Check what can be checked without asking, and ask; returns the one row of the answer."""
-    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
-    if quote.units < 1:
-        raise InvalidAmount("units", "must be at least 1")
-    if limit.price is not None and not limit.allows(offer.price, quote.rates):
-        raise OverPriceLimit(limit.price, offer.price, offer.orchestrator)
+    """Return the one row of the answer."""
+    quote = terms.quote
     try:
-        row = session.execute(statement, {**values, **facts(terms)}).one_or_none()
+        row = session.execute(statement, values).one_or_none()
     except IntegrityError as error:
         over = budgets.refusal(error, quote.currency)
         if over is None:
@@ -149,63 +155,30 @@ def _refusal(terms: Terms, available: Decimal) -> InsufficientFunds | ReferenceR
     return ReferenceReused(terms.reference)
 
 
-def facts(terms: Terms) -> dict[str, object]:
-    """Return the columns of a hold, as parameters of a statement."""
-    quote, limit, offer = terms.quote, terms.limit, terms.quote.offer
-    return {
-        "gateway_id": terms.gateway_id,
-        "reference": names.checked("reference", terms.reference),
-        "orchestrator_id": offer.orchestrator_id,
-        "offer_id": offer.id,
-        "pipeline": offer.capability.pipeline,
-        "model_id": offer.capability.model_id,
-        "units": quote.units,
-        "price_per_unit": offer.price.price_per_unit,
-        "pixels_per_unit": offer.price.pixels_per_unit,
-        "limit_price_per_unit": limit.price and limit.price.price_per_unit,
-        "limit_pixels_per_unit": limit.price and limit.price.pixels_per_unit,
-        "currency": quote.currency,
-        "amount": quote.amount,
-        "expires_at": terms.expires_at,
-        **_exchange(quote, limit),
-        "api_key_id": terms.api_key_id,
-    }
-
-
-def _exchange(quote: Quote, limit: Limit) -> dict[str, object]:
-    """Return what currencies other than the amount's a hold has, and the rate between them."""
-    price_currency, limit_currency = (
-        price.currency if price is not None and price.currency != quote.currency else None
-        for price in (quote.offer.price, limit.price)
-    )
-    foreign = price_currency or limit_currency
-    rate = quote.rates.of(foreign) if foreign else None
-    return {
-        "price_currency": price_currency,
-        "limit_currency": limit_currency,
-        "rate": rate and rate.numerator,
-        "rate_divisor": rate and rate.divisor,
-        "rate_id": rate and rate.id,
-    }
-
-
 def _cte(name: str, sql: str, *columns: ColumnElement[Any]) -> CTE:
     # On one line, because psycopg keeps what it has parsed of a statement up to 4096 bytes only.
     return text(" ".join(sql.split())).columns(*columns).cte(name)
 
 
-_FUNDS = _cte(
-    "funds",
-    """
-    SELECT available.id AS available_id, available.balance, held.id AS held_id
-      FROM accounts available
-      JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
-     WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
-       AND available.currency = :currency
-       FOR NO KEY UPDATE OF available
-    """,
-    column("balance", AMOUNT),
-)
+def _funds(*seen: CTE) -> CTE:
+    """Return what locks the balance. What is `seen` is seen before, so that nobody waits for it."""
+    return _cte(
+        "funds",
+        f"""
+        SELECT {"".join(f"{one.name}.*, " for one in seen)}
+               available.id AS available_id, available.balance, held.id AS held_id
+          FROM {"".join(f"{one.name}, " for one in seen)} accounts available
+          JOIN accounts held ON held.gateway_id = available.gateway_id AND held.kind = 'held'
+         WHERE available.gateway_id = :gateway_id AND available.kind = 'available'
+           AND available.currency = :currency
+           FOR NO KEY UPDATE OF available
+        """,  # noqa: S608  names
+        column("balance", AMOUNT),
+        *(column(each.name) for one in seen for each in one.c),
+    )
+
+
+_FUNDS = _funds()
 
 _HOLD = _cte(
     "hold",
@@ -268,30 +241,33 @@ def _alone() -> Select[*tuple[Any, ...]]:
 _BUILDING = threading.Lock()
 
 
-def _together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
+def _together(companion: Companion) -> Select[*tuple[Any, ...]]:
     with _BUILDING:
         return _built_together(companion)
 
 
 @functools.cache
-def _built_together(companion: Companion[Made]) -> Select[*tuple[Any, ...]]:
-    """Return the same with a companion: answers with the balance, the hold, its orchestrator, it.
+def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
+    """Return the same with a companion: answers with what the rows lack, and what is seen beside.
 
-    All but the balance are none when the hold is refused.
+    That is the balance, and what the database adds to a hold and its orchestrator: none of it when
+    the hold is refused.
     """
-    # By a short name, because it stands before every column.
-    made = companion.insert(_HOLD).returning(*companion.entity.__table__.columns).cte("m")
+    made = companion.insert(_HOLD).cte("made")
+    funds = _funds(companion.beside)
+    paid = Orchestrator.__table__
     statement = (
         select(
-            _FUNDS.c.balance,
-            aliased(Hold, _HOLD),
-            Orchestrator,
-            aliased(companion.entity, made),
+            funds.c.balance,
+            _HOLD.c.id,
+            _HOLD.c.created_at,
+            _HOLD.c.fee_rate,
+            paid.c.created_at,
+            *(funds.c[each.name] for each in companion.beside.c),
         )
-        .join_from(_FUNDS, _HOLD, true(), isouter=True)
-        .outerjoin(Orchestrator, Orchestrator.id == _HOLD.c.orchestrator_id)
-        .outerjoin(made, true())
-        .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING, made)
+        .join_from(funds, _HOLD, true(), isouter=True)
+        .outerjoin(paid, paid.c.id == _HOLD.c.orchestrator_id)
+        .add_cte(companion.beside, funds, _HOLD, _ENTRY, _POSTING, made)
     )
     # A statement makes its columns when it is first compiled, and that is not for many threads.
     statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ without a word: not even for a minus sign.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
@@ -60,7 +61,7 @@ class UnitPrice:
     currency: str
     stated: StatedPrice | None = field(default=None, compare=False)
 
-    @property
+    @functools.cached_property
     def fraction(self) -> Fraction:
         """The price of one unit."""
         return Fraction(self.price_per_unit) / self.pixels_per_unit
@@ -191,15 +192,6 @@ def charge(units: int, price: UnitPrice, rate: Fraction = _ONE) -> Decimal:
     if rounded_up > _MAX_QUANTA:
         raise InvalidAmount("amount", "is out of range")
     return _from_quanta(rounded_up)
-
-
-def split_fee(total: Decimal, fee_rate: Decimal) -> tuple[Decimal, Decimal]:
-    """Split an amount into (platform fee, orchestrator payment), which add up to it exactly.
-
-    The fee is rounded down, so what a division leaves over goes to the orchestrator.
-    """
-    fee = _rounded_down(Fraction(total) * Fraction(fee_rate))
-    return fee, EXACT.subtract(total, fee)
 
 
 def split_refund(

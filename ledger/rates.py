@@ -103,6 +103,8 @@ class Rates:
         Raises:
             NoRate, StaleRate: As `of`.
         """
+        if price.currency == self.settlement:
+            return price.fraction
         return price.fraction * self.of(price.currency).fraction
 
 

@@ -14,12 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ledger import budgets
-from ledger.authorizing import Terms, facts
 from ledger.errors import CurrencyMismatch, InvalidAmount, OverPriceLimit
 from ledger.holds import lock_open
 from ledger.limits import Limit
 from ledger.offers import Quote
 from ledger.tables import Hold
+from ledger.terms import Terms, facts
 
 # One statement, so that a budget sees what is given back and what is taken as one difference.
 _REASSIGN = text("""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import Integer, RowMapping, bindparam, text
 from sqlalchemy.orm import Session
 
 from ledger import names
@@ -142,18 +142,22 @@ def spend(
     return session.execute(_SPEND, values).mappings().all()
 
 
-_STATEMENT = text("""
+# The number of rows is written into the statement, and there is one statement for the newest page
+# and one for others: so the database can plan each once for all, instead of at every call.
+_LINES = """
 SELECT p.id AS posting_id, e.created_at AS posted_at, e.kind,
        coalesce(substr(e.reference, strpos(e.reference, ':') + 1), h.reference) AS reference,
        e.currency, p.amount
   FROM postings p
   JOIN entries e ON e.id = p.entry_id
   LEFT JOIN holds h ON h.id = e.hold_id
- WHERE p.account_id = :account_id
-   AND (CAST(:before AS bigint) IS NULL
-        OR (p.xid, p.id) < (SELECT xid, id FROM postings WHERE id = :before))
+ WHERE p.account_id = :account_id {older}
  ORDER BY p.xid DESC, p.id DESC LIMIT :limit
-""")
+"""
+_OLDER = "AND (p.xid, p.id) < (SELECT xid, id FROM postings WHERE id = :before)"
+_LIMIT = bindparam("limit", type_=Integer, literal_execute=True)
+_NEWEST_PAGE = text(_LINES.format(older="")).bindparams(_LIMIT)
+_OLDER_PAGE = text(_LINES.format(older=_OLDER)).bindparams(_LIMIT)
 _ACCOUNT = text("SELECT id FROM accounts WHERE gateway_id = :gateway_id AND kind = 'available'")
 
 
@@ -171,5 +175,7 @@ def statement(
     account_id = session.scalar(_ACCOUNT, {"gateway_id": gateway_id})
     if account_id is None:
         raise UnknownGateway(gateway_id)
-    values = {"account_id": account_id, "before": before, "limit": limit}
-    return session.execute(_STATEMENT, values).mappings().all()
+    values = {"account_id": account_id, "limit": limit}
+    if before is None:
+        return session.execute(_NEWEST_PAGE, values).mappings().all()
+    return session.execute(_OLDER_PAGE, {**values, "before": before}).mappings().all()

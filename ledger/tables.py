@@ -82,7 +82,7 @@ class Orchestrator(Base):
 
 
 class Account(Base):
-    """One account. Only gateway accounts carry a `balance`; the others are sums of postings."""
+    """One account. Only `available` carries a `balance`; the others are sums of postings."""
 
     __tablename__ = "accounts"
     __table_args__ = (

@@ -33,16 +33,19 @@ _LIMIT = "0.00000002"
 
 
 def capabilities(catalog_path: Path) -> list[Capability]:
-    """Return what the models of a catalog file can do, the built-in catalog's left out.
+    """Return what the models of a catalog file can do, and those that need no weights.
+
+    The others of the built-in catalog are left out.
 
     Raises:
         CatalogError: The file cannot be used.
     """
     models = catalog.load(catalog_path)
     ids = [row["model_id"] for row in tomllib.loads(catalog_path.read_text("utf-8"))["model"]]
+    weightless = [one.model_id for one in models.models() if one.layout == "resampling"]
     return [
         Capability(pipeline, model_id)
-        for model_id in ids
+        for model_id in dict.fromkeys([*ids, *weightless])
         for pipeline in models.get(model_id).pipelines
     ]
 

@@ -19,9 +19,12 @@ from pixeltoll import demo, logins, migrate, run, stack
 from pixeltoll.commands import (
     audit,
     budgets,
+    doctor,
+    draining,
     first,
     gateways,
     invoices,
+    jobs,
     limits,
     models,
     money,
@@ -32,14 +35,14 @@ from pixeltoll.commands import (
     reports,
     webhooks,
 )
-from pixeltoll.console import complain, say
+from pixeltoll.console import complain, say, tell
+from pixeltoll.exits import Exit
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Image generation jobs, priced by the pixel.",
@@ -83,18 +86,18 @@ def run_demo(
             demo.run(running, output)
     except KeyboardInterrupt:
         complain("Stopped before the end.")
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
 
 
 @db_app.command("upgrade")
-def upgrade(data_dir: DataDir = DEFAULT_DIR) -> None:
+def upgrade(data_dir: DataDir = DEFAULT_DIR, as_json: run.AsJson = False) -> None:
     """Bring the database to the newest schema, and let PIXELTOLL_SERVICE_DATABASE_URL's user in."""
     given = UpSettings()
     owners_url = given.database_url or Connection.read(data_dir).owner_database_url
     migrate.upgrade(owners_url)
     if given.service_database_url:
         logins.let_in(owners_url, given.service_database_url)
-    say("The schema is up to date.")
+    tell("The schema is up to date.", {"upgraded": True}, as_json=as_json)
 
 
 def _end_by_exception() -> None:
@@ -129,6 +132,7 @@ Ctrl-C stops it.""")
 app.add_typer(run.app)
 app.add_typer(db_app, name="db")
 for room in (
+    jobs,
     first,
     gateways,
     orchestrators,
@@ -143,5 +147,7 @@ for room in (
     invoices,
     audit,
     webhooks,
+    draining,
+    doctor,
 ):
     room.add_to(app)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ledger import sheets
@@ -24,9 +25,21 @@ STDOUT = Path("-")
 # As wide as a table may be: what a narrow terminal or a pipe would cut off is what was asked for.
 _WIDTH = 10_000
 
-_out = Console(highlight=False, soft_wrap=True)
-_wide = Console(highlight=False, width=_WIDTH)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What is written is what is there: `:cat:` in a prompt is no cat.
+_out = Console(highlight=False, emoji=False, soft_wrap=True)
+_wide = Console(highlight=False, emoji=False, width=_WIDTH)
+_err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def bars() -> Progress:
+    """Return progress bars for long work, on standard error: what is asked for is elsewhere."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=_err,
+    )
 
 
 class Format(StrEnum):
@@ -98,7 +111,7 @@ def render(columns: Sequence[str], rows: Sequence[Mapping[str, object]], how: Fo
     if not rows:
         return "None.\n"
     text = io.StringIO()
-    Console(file=text, highlight=False, width=_WIDTH).print(_table(columns, rows))
+    Console(file=text, highlight=False, emoji=False, width=_WIDTH).print(_table(columns, rows))
     return text.getvalue()
 
 
@@ -130,7 +143,7 @@ def _written(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _value(value: object) -> object:
-    """Turn a value into one that JSON has; money is a decimal string, never a float."""
+    """Turn a value into one that JSON has; money is a decimal string. Floats are measures."""
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, datetime):
@@ -139,7 +152,7 @@ def _value(value: object) -> object:
         return _written(value)
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _cell(value: object) -> str:

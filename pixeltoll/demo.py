@@ -12,22 +12,19 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
-import httpx
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import accounts, db, reports
 from ledger.money import EXACT, plain, unit_price
 from pixeltoll.bootstrap import DEMO
+from pixeltoll.client import Client, Facts, body_of
 from pixeltoll.console import say
 from pixeltoll.errors import DemoFailed
 from pixeltoll.stack import Stack
 
-_FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 _JOB_TIMEOUT_S = 180.0
-_POLL_S = 0.1
 _TEXT_TO_IMAGE = {
     "pipeline": "text-to-image",
     "model_id": "pixeltoll/shapes",
@@ -57,21 +54,17 @@ def run(stack: Stack, output: Path) -> None:
 
     Raises:
         DemoFailed: A job did not end well, or a sum is off.
+        Refused, NotReached, NotWritten: As `Client`.
     """
     connection = stack.connection
-    output.mkdir(parents=True, exist_ok=True)
-    engine = db.make_engine(connection.database_url, pool_size=1)
+    engine = db.make_engine(connection.database_url, pool_size=2)
     sessions = db.session_factory(engine)
     before = _books(sessions)
-    with httpx.Client(
-        base_url=connection.url,
-        headers={"Authorization": f"Bearer {connection.api_key}"},
-        timeout=30.0,
-    ) as client:
-        first = _finish(stack, client, _submit(client, json=_TEXT_TO_IMAGE))
+    with Client(connection.url, connection.api_key) as client:
+        first = _finish(stack, client, client.post("/v1/jobs", json=_TEXT_TO_IMAGE))
         pictures = _save(client, first, output)
-        upload = {"image": (pictures[0].name, pictures[0].read_bytes(), "image/png")}
-        second = _finish(stack, client, _submit(client, data=_IMAGE_TO_IMAGE, files=upload))
+        edit = body_of(_IMAGE_TO_IMAGE, str(pictures[0]))
+        second = _finish(stack, client, client.post("/v1/jobs", **edit))
         _save(client, second, output)
     after = _books(sessions)
     for job in (first, second):
@@ -81,19 +74,7 @@ def run(stack: Stack, output: Path) -> None:
     engine.dispose()
 
 
-def _submit(client: httpx.Client, **body: Any) -> dict[str, Any]:  # noqa: ANN401  httpx's own
-    return _checked(client.post("/v1/jobs", **body))
-
-
-def _checked(answer: httpx.Response) -> dict[str, Any]:
-    facts: dict[str, Any] = answer.json()
-    if answer.is_error:
-        message = f"{answer.request.method} {answer.request.url.path}: {facts.get('detail', facts)}"
-        raise DemoFailed(message)
-    return facts
-
-
-def _finish(stack: Stack, client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+def _finish(stack: Stack, client: Client, job: Facts) -> Facts:
     """Follow a job to its end and return it."""
     give_up_at = time.monotonic() + _JOB_TIMEOUT_S
     with Progress(
@@ -101,29 +82,25 @@ def _finish(stack: Stack, client: httpx.Client, job: dict[str, Any]) -> dict[str
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-    ) as bars:
-        bar = bars.add_task("", total=1.0, pipeline=job["pipeline"], state=job["state"])
-        while job["state"] not in _FINAL:
-            if time.monotonic() > give_up_at:
-                message = f"Job {job['id']} is still {job['state']} after {_JOB_TIMEOUT_S:g} s."
-                raise DemoFailed(message)
-            time.sleep(_POLL_S)
+    ) as shown:
+        bar = shown.add_task("", total=1.0, pipeline=job["pipeline"], state=job["state"])
+        for now in client.watch(job):
+            shown.update(bar, completed=now["progress"], state=now["state"])
             stack.tend()
-            job = _checked(client.get(f"/v1/jobs/{job['id']}"))
-            bars.update(bar, completed=job["progress"], state=job["state"])
+            if time.monotonic() > give_up_at:
+                message = f"Job {job['id']} is still {now['state']} after {_JOB_TIMEOUT_S:g} s."
+                raise DemoFailed(message)
+            job = now
     if job["state"] != "succeeded":
         message = f"Job {job['id']} {job['state']}: {job['error']}"
         raise DemoFailed(message)
     return job
 
 
-def _save(client: httpx.Client, job: dict[str, Any], output: Path) -> list[Path]:
-    saved = []
-    for picture in job["outputs"]:
-        path = output / f"{job['pipeline']}-{picture['seed']}.png"
-        path.write_bytes(client.get(picture["url"]).raise_for_status().content)
+def _save(client: Client, job: Facts, output: Path) -> list[Path]:
+    saved = client.save(job, output, job["pipeline"])
+    for path, picture in zip(saved, job["outputs"], strict=True):
         say(f"saved {path} ({picture['width']} x {picture['height']}, seed {picture['seed']})")
-        saved.append(path)
     return saved
 
 
@@ -134,7 +111,7 @@ def _books(sessions: sessionmaker[Session]) -> _Books:
     return _Books(balance.available, balance.held, owed)
 
 
-def _show_job(job: dict[str, Any]) -> None:
+def _show_job(job: Facts) -> None:
     price = unit_price(job["price_per_unit"], job["pixels_per_unit"], job["currency"])
     say(f"""
 {job["pipeline"]} with {job["model_id"]}
@@ -146,7 +123,7 @@ def _show_job(job: dict[str, Any]) -> None:
         raise DemoFailed(message)
 
 
-def _show_books(before: _Books, after: _Books, jobs: list[dict[str, Any]]) -> None:
+def _show_books(before: _Books, after: _Books, jobs: list[Facts]) -> None:
     spent = EXACT.subtract(before.gateway, after.gateway)
     earned = EXACT.subtract(after.orchestrator, before.orchestrator)
     say(f"""

@@ -11,6 +11,10 @@
     |-- NotWritten          a file or folder that was asked for cannot be written
     |-- NotRead             a file that was named cannot be read
     |-- Unprotected         Flower was to start for anybody to see
+    |-- NotReached          there is no API where one should be
+    |-- Refused             the API says no
+    |-- NotFinished         nobody waits any more for a job that goes on
+    |-- NotDrained          workers that were to leave are still there
     |-- NoDrawing           a picture needs what is not installed
     `-- DemoFailed          the demo's jobs or sums are not what they should be
 
@@ -19,6 +23,7 @@ The command prints the message and exits with status 1: no traceback for what an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _LOG_TAIL_LINES = 15
@@ -115,6 +120,48 @@ class Unprotected(PixeltollError):
     def __init__(self) -> None:
         super().__init__(
             "Flower shows who asks when. Set FLOWER_BASIC_AUTH to user:password to start it."
+        )
+
+
+class NotReached(PixeltollError):
+    """Raised when an API does not answer, or what answers is none."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url} cannot be used: {reason}. Is it up, and is PIXELTOLL_URL where it is?"
+        )
+
+
+class Refused(PixeltollError):
+    """Raised when the API refuses; says what it said, and carries its stable code."""
+
+    def __init__(self, status: int, detail: str, code: str) -> None:
+        self.status = status
+        self.code = code
+        super().__init__(detail)
+
+
+class NotFinished(PixeltollError):
+    """Raised when somebody stops waiting for a job; says how to come back to it."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"Job {job_id} goes on. `pixeltoll jobs wait {job_id}` saves its pictures, "
+            f"`pixeltoll jobs cancel {job_id}` ends it."
+        )
+
+
+class NotDrained(PixeltollError):
+    """Raised when workers that were asked to leave still have jobs after the time for it."""
+
+    def __init__(self, worker_ids: Sequence[str], waited_s: float) -> None:
+        self.worker_ids = tuple(worker_ids)
+        super().__init__(
+            f"Not drained within {waited_s:g} s: {', '.join(worker_ids)}. They take no more jobs "
+            "once they hear of it. Wait again with the same command, or stop them: their jobs run "
+            "elsewhere when their leases end."
         )
 
 

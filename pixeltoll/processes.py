@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,24 +14,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from pixeltoll.supervisor import Child
+from tasks.settings import TaskSettings
 from tasks.tables import Worker
 
-_API_GRACE_S = 10
+# What a process is given beyond PIXELTOLL_DRAIN_S before it is killed.
+_MARGIN_S = 5.0
 # A few more than PIXELTOLL_MAX_WAITING: waiting requests leave room for those that work.
 THREADS = 544
 LOOPBACK = "127.0.0.1"
 
 
 def gunicorn(bind: str, *, workers: int, threads: int) -> tuple[str, ...]:
-    """Return the command that serves the API.
+    """Return the command that serves the API. SIGHUP starts its processes anew, one by one.
 
     Threads, because a request that waits for its job to end holds one and does nothing with it:
     some tens of kilobytes, and no CPU.
     """
+    drain_s = math.ceil(TaskSettings().drain_s)
     return (
         *(sys.executable, "-m", "gunicorn", "api.wsgi:app", "--bind", bind),
         *("--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads)),
-        *("--keep-alive", "75", "--graceful-timeout", str(_API_GRACE_S), "--no-control-socket"),
+        *("--keep-alive", "75", "--graceful-timeout", str(drain_s), "--no-control-socket"),
         *("--config", "python:api.hooks"),
     )
 
@@ -48,13 +52,20 @@ def api(env: Mapping[str, str], cwd: Path, socket_fd: int, port: int) -> Child:
         ready=lambda: _is_healthy(port),
         cwd=cwd,
         pass_fds=(socket_fd,),
-        grace_s=_API_GRACE_S + 5,
+        grace_s=_grace_s(),
     )
 
 
 def scheduler(env: Mapping[str, str], cwd: Path) -> Child:
     """The sweeper, which is ready as soon as it runs."""
-    return Child("scheduler", command("scheduler"), env, ready=lambda: True, cwd=cwd)
+    return Child(
+        "scheduler",
+        command("scheduler"),
+        env,
+        ready=lambda: True,
+        cwd=cwd,
+        grace_s=_grace_s(),
+    )
 
 
 def worker(env: Mapping[str, str], cwd: Path, sessions: sessionmaker[Session]) -> Child:
@@ -78,8 +89,7 @@ def worker(env: Mapping[str, str], cwd: Path, sessions: sessionmaker[Session]) -
         cwd=cwd,
         # Importing torch takes long on a busy machine.
         start_timeout_s=180.0,
-        # It ends the batch that it is at; what takes longer is another worker's, by its lease.
-        grace_s=20.0,
+        grace_s=_grace_s(),
     )
 
 
@@ -97,6 +107,10 @@ def flower(env: Mapping[str, str], cwd: Path, port: int) -> Child:
 def command(*arguments: str) -> tuple[str, ...]:
     """Return the arguments that run a command of `pixeltoll.run` with this Python."""
     return (sys.executable, "-m", "pixeltoll.run", *arguments)
+
+
+def _grace_s() -> float:
+    return TaskSettings().drain_s + _MARGIN_S
 
 
 def _is_healthy(port: int) -> bool:

@@ -13,41 +13,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 
-from ledger.errors import LedgerError
-from pixeltoll import settings
-from pixeltoll.console import complain, say
-from pixeltoll.errors import NotWritten, PixeltollError, Unprotected
+from pixeltoll import complaints, settings
+from pixeltoll.console import complain, tell
+from pixeltoll.errors import NotWritten, Unprotected
+from pixeltoll.exits import Exit
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
-from tasks.errors import TasksError
 
 DEFAULT_DIR = Path(".pixeltoll")
 DataDir = Annotated[
     Path, typer.Option(help="Folder of the stack: its data, logs and connection.json.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_app = typer.Typer(no_args_is_help=True, help="The models that there are.")
 app.add_typer(models_app, name="models")
 
 
-# What an operator can mend; anything else is a defect, and comes with its traceback.
-_MENDABLE = (PixeltollError, LedgerError, TasksError, ValidationError, OperationalError)
-
-
 def main(program: typer.Typer = app, known: tuple[type[Exception], ...] = ()) -> None:
     """Run a program. What an operator can mend is told in one message, and status 1."""
-    mendable: tuple[type[Exception], ...] = (*_MENDABLE, *known)
     try:
         program()
-    except mendable as error:
-        # SQLAlchemy's own text repeats the statement; what the database said is enough.
-        reason = error.orig if isinstance(error, OperationalError) else error
-        complain(f"pixeltoll: {reason}")
-        sys.exit(1)
+    except Exception as error:
+        said = complaints.words(error, known)
+        if said is None:
+            raise
+        complain(f"pixeltoll: {said}")
+        sys.exit(Exit.FAILED)
 
 
 @app.command()
@@ -120,8 +115,9 @@ def flower(
     from tasks import dashboard
     from tasks.settings import TaskSettings
 
-    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=1))
+    sessions = db.session_factory(db.make_engine(LedgerSettings().database_url, pool_size=2))
     state = state or data_dir / "flower.db"
+    state.parent.mkdir(parents=True, exist_ok=True)
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
 
 
@@ -129,12 +125,14 @@ def flower(
 def copy_demo(
     target: Annotated[Path, typer.Argument(help="Folder to copy the models and catalog to.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the demo models and their catalog, for a start of your own."""
     from tasks.catalog import DEMO
 
     if keep and (target / DEMO.name).exists():
-        say(f"The models in {target} are left as they are.")
+        kept = {"catalog": target / DEMO.name, "copied": False}
+        tell(f"The models in {target} are left as they are.", kept, as_json=as_json)
         return
     try:
         shutil.copytree(
@@ -148,7 +146,8 @@ def copy_demo(
         shutil.copyfile(DEMO, target / DEMO.name)
     except OSError as error:
         raise NotWritten(target, error.strerror or str(error)) from error
-    say(f"The catalog of the demo models is {target / DEMO.name}")
+    copied = {"catalog": target / DEMO.name, "copied": True}
+    tell(f"The catalog of the demo models is {target / DEMO.name}", copied, as_json=as_json)
 
 
 def settle(data_dir: Path) -> None:

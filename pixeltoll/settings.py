@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -51,6 +51,24 @@ class UpSettings(BaseSettings):
         None,
         validation_alias="PIXELTOLL_LORAS",
         description="LoRA adapters that jobs may use; if not given, the demo models' own, too.",
+    )
+
+
+class ClientSettings(BaseSettings):
+    """Which API the commands of a gateway speak to, and as whom."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    url: str = Field(
+        "",
+        validation_alias="PIXELTOLL_URL",
+        description="API that `pixeltoll submit` and `pixeltoll jobs` use; empty means the data "
+        "folder's.",
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="PIXELTOLL_API_KEY",
+        description="Key of the gateway that they are; empty means the demo gateway's.",
     )
 
 

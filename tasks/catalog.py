@@ -25,9 +25,15 @@ from tasks.errors import CatalogError, UnknownModel, UnknownRuntime
 from tasks.names import ModelRuntime
 
 Layout = Literal[
-    "stable-diffusion", "stable-diffusion-xl", "instruct-pix2pix", "stable-diffusion-3", "flux"
+    "stable-diffusion",
+    "stable-diffusion-xl",
+    "instruct-pix2pix",
+    "stable-diffusion-3",
+    "flux",
+    "upscaler",
+    "resampling",
 ]
-Pipeline = Literal["text-to-image", "image-to-image"]
+Pipeline = Literal["text-to-image", "image-to-image", "upscale"]
 
 MAX_GUIDANCE = 100.0
 
@@ -53,6 +59,8 @@ _TAKES: Mapping[Layout, Mapping[Pipeline, frozenset[str]]] = {
         "text-to-image": frozenset({"guidance_scale"}),
         "image-to-image": frozenset({"guidance_scale", "strength"}),
     },
+    "upscaler": {"upscale": _BOTH},
+    "resampling": {"upscale": frozenset()},
 }
 # Text encoders of a layout, each of which may be given a prompt of its own.
 _PROMPTS: Mapping[Layout, int] = {
@@ -61,6 +69,8 @@ _PROMPTS: Mapping[Layout, int] = {
     "instruct-pix2pix": 1,
     "stable-diffusion-3": 3,
     "flux": 2,
+    "upscaler": 1,
+    "resampling": 1,
 }
 # Pixels per step of the denoiser's grid: the decoder's factor of eight, and a transformer's patches
 # of two.
@@ -72,7 +82,17 @@ _GRAIN: Mapping[Layout, int] = {
     "instruct-pix2pix": _UNET_GRAIN,
     "stable-diffusion-3": 2 * _UNET_GRAIN,
     "flux": 2 * _UNET_GRAIN,
+    # What they make is brought to any size.
+    "upscaler": 1,
+    "resampling": 1,
 }
+# How many times larger a layout's network makes a picture. Without one, any size can be had.
+_FACTOR: Mapping[Layout, int] = {"upscaler": 4}
+# What a picture can be resampled by: the `source` of a model that has no weights.
+FILTERS = ("lanczos", "nearest")
+# What starts from latents that the engine makes itself: those of a picture in another size, noise
+# in part, two seeds, or a first pass.
+_PLAIN_LATENTS: frozenset[Layout] = frozenset({"stable-diffusion", "stable-diffusion-xl"})
 
 # A misspelt key would leave its default in force without a word, and "true" is no number.
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -94,7 +114,7 @@ class ModelSpec:
     """A neural network and the bounds within which it is run. Sizes are in pixels.
 
     `aliases` are other names that requests may use. A `source` that is one file, a checkpoint, may
-    have its `sha256`, and a `config`: where the rest of what its layout needs is.
+    have its `sha256`, and a `config`: where the rest of what its layout needs is, if not with us.
     A request beyond a maximum is refused. `run_steps` and `run_guidance_scale` are for distilled
     models, which make good pictures within these (low, high) only: a request is brought into them,
     and told so. `raise_strength` brings a strength that would leave no step up to one step.
@@ -142,7 +162,7 @@ class ModelSpec:
     @property
     def unavailable(self) -> str | None:
         """Say why no worker could load the model, as far as this entry tells; None: one may."""
-        for part in (self.checkpoint or self, self.configuration, self.unet, self.vae):
+        for part in (self.checkpoint or self, self.config, self.unet, self.vae):
             if part is not None and is_hub_id(part.source) and not is_commit(part.revision):
                 return (
                     f"{self.model_id} has no pinned revision of {part.source}; put its entry, with "
@@ -151,17 +171,20 @@ class ModelSpec:
         return None
 
     @property
+    def factor(self) -> int | None:
+        """How many times larger an upscaler makes a picture; None: to any size, or it is none."""
+        return _FACTOR.get(self.layout)
+
+    @property
+    def has_plain_latents(self) -> bool:
+        """Tell whether the engine can make the latents that a picture starts from."""
+        return self.layout in _PLAIN_LATENTS
+
+    @property
     def checkpoint(self) -> Part | None:
         """The one file that the model is, if it is one."""
         folder, _, name = self.source.rpartition("/")
         return Part(folder or ".", self.revision, name) if name.endswith(_SAFE) else None
-
-    @property
-    def configuration(self) -> Part | None:
-        """Where a checkpoint's configuration and tokenizers are."""
-        if self.checkpoint is None:
-            return None
-        return self.config or _CONFIGS.get(self.layout)
 
     def prompts(self, pipeline: str) -> int:
         """Return how many prompts a `prompt` may hold, divided by `|`."""
@@ -173,15 +196,8 @@ class ModelSpec:
         return names.get(pipeline, frozenset())
 
 
-# What checkpoints of a layout have in common, and do not bring along.
-_CONFIGS: Mapping[Layout, Part] = {
-    "stable-diffusion": Part(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
-    ),
-    "stable-diffusion-xl": Part(
-        "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
-    ),
-}
+# Layouts whose checkpoints can be read: what they do not bring along is shipped with the engine.
+_IN_ONE_FILE: tuple[Layout, ...] = ("stable-diffusion", "stable-diffusion-xl")
 
 
 def is_hub_id(source: str) -> bool:
@@ -368,6 +384,8 @@ def _faults(model: ModelSpec) -> Iterator[str]:
         yield f"pipelines must be some of {', '.join(sorted(possible))}"
     if model.sha256 is not None and not _SHA256.fullmatch(model.sha256):
         yield "sha256 must be 64 hexadecimal digits, in small letters"
+    if model.layout == "resampling" and model.source not in FILTERS:
+        yield f"source must be {' or '.join(FILTERS)}, for resampling has no weights"
     yield from _size_faults(model)
     yield from _part_faults(model)
     for field in ("max_steps", "max_images", "max_batch", "max_prompt_chars"):
@@ -416,8 +434,8 @@ def _part_faults(model: ModelSpec) -> Iterator[str]:
         _GRAIN[model.layout] != _UNET_GRAIN or not (model.unet.file or "").endswith(_SAFE)
     ):
         yield f"unet must name a {_SAFE} file, and is for layouts that have a UNet"
-    if model.checkpoint is not None and model.layout not in _CONFIGS:
-        yield f"a checkpoint must be one of {', '.join(_CONFIGS)}"
+    if model.checkpoint is not None and model.layout not in _IN_ONE_FILE:
+        yield f"a checkpoint must be one of {', '.join(_IN_ONE_FILE)}"
     if model.checkpoint is None and (model.config is not None or model.sha256 is not None):
         yield f"config and sha256 are for a source that is one {_SAFE} file"
     if model.config is not None and model.config.file is not None:

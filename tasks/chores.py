@@ -41,11 +41,11 @@ def repeat(
     stopping: threading.Event,
     *,
     first_s: float | None = None,
-) -> None:
-    """Do a chore at every interval, in a thread of its own, for as long as the process lives.
+) -> threading.Thread:
+    """Do a chore at every interval, in a thread of its own, until `stopping` is set.
 
-    So no other chore has to wait for it. The process ends without waiting for it, either. It is
-    first done after `first_s`, where that is sooner than an interval.
+    So no other chore has to wait for it. The process ends without waiting for it, either, unless
+    it joins the thread. It is first done after `first_s`, where that is sooner than an interval.
     """
 
     def run() -> None:
@@ -54,4 +54,6 @@ def repeat(
             attempt(chore)
             wait_s = every_s
 
-    threading.Thread(target=run, name=chore.__name__, daemon=True).start()
+    thread = threading.Thread(target=run, name=chore.__name__, daemon=True)
+    thread.start()
+    return thread

@@ -53,10 +53,11 @@ class Progress:
 
 
 # A job that ran before runs alone: whatever became of that attempt, a job that kills its worker
-# must not take the same innocent ones with it until all of them are out of attempts.
+# must not take the same innocent ones with it until all of them are out of attempts. What a worker
+# handed back when it was told to leave has done nothing of the kind.
 _CLAIM = text("""
 WITH head AS (
-    SELECT id, batch_key, attempt FROM jobs
+    SELECT id, batch_key, attempt > handed_back AS ran FROM jobs
      WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
      ORDER BY priority DESC, id LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED
@@ -66,9 +67,9 @@ WITH head AS (
      WHERE queue = :queue AND state = 'queued' AND available_at <= now() AND deadline > now()
        -- Not a join: its plan would filter the whole queue for a key that few jobs have.
        AND jobs.batch_key = (SELECT batch_key FROM head)
-       AND (jobs.id = head.id OR head.attempt = 0 AND jobs.attempt = 0)
+       AND (jobs.id = head.id OR NOT head.ran AND jobs.attempt = jobs.handed_back)
      ORDER BY jobs.priority DESC, jobs.id
-     LIMIT (SELECT CASE WHEN attempt = 0 THEN :max_images ELSE 1 END FROM head)
+     LIMIT (SELECT CASE WHEN ran THEN 1 ELSE :max_images END FROM head)
        FOR NO KEY UPDATE OF jobs SKIP LOCKED
 ), counted AS (
     SELECT id, sum(num_images) OVER by_rank AS images, row_number() OVER by_rank AS rank
@@ -207,7 +208,17 @@ def requeue(session: Session, job_id: UUID, attempt: int, delay_s: float) -> boo
     return bool(current)
 
 
-def _lock_running(session: Session, claims: Sequence[tuple[UUID, int]]) -> Sequence[Job]:
+def hand_back(session: Session, held: Collection[tuple[UUID, int]]) -> set[UUID]:
+    """Put claimed jobs back into their queues at once, because their worker is told to leave.
+
+    This does not count as an attempt. Returns the ids of those whose claims were current.
+    """
+    current = _lock_running(session, held)
+    queue_again(session, current, delay_s=0, handed_back=1)
+    return {job.id for job in current}
+
+
+def _lock_running(session: Session, claims: Collection[tuple[UUID, int]]) -> Sequence[Job]:
     """Lock, in id order, the jobs whose claims are still current."""
     return session.scalars(
         select(Job)
@@ -218,7 +229,9 @@ def _lock_running(session: Session, claims: Sequence[tuple[UUID, int]]) -> Seque
     ).all()
 
 
-def queue_again(session: Session, lost: Sequence[Job], delay_s: float) -> None:
+def queue_again(
+    session: Session, lost: Sequence[Job], delay_s: float, *, handed_back: int = 0
+) -> None:
     """Put locked running jobs back into their queues, to be claimed after a while."""
     if not lost:
         return
@@ -230,6 +243,7 @@ def queue_again(session: Session, lost: Sequence[Job], delay_s: float) -> None:
             lease_expires_at=None,
             worker_id=None,
             available_at=func.now() + jobs.interval(delay_s),
+            handed_back=Job.handed_back + handed_back,
             swept=False,
         )
     )

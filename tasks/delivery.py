@@ -9,8 +9,9 @@ is the job's row, which does not change any more.
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
@@ -19,11 +20,12 @@ from uuid import UUID
 from sqlalchemy import case, func, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks import jobs, signing, telemetry, webhooks
-from tasks.errors import LinkError, PublishFailed
+from tasks import jobs, manifests, metrics, signing, telemetry, webhooks
+from tasks.errors import LinkError, PublishFailed, StorageError
 from tasks.outbound import Deadline, Outbound
 from tasks.places import place_of
 from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
 from tasks.tables import Job, Webhook, WebhookDelivery
 from tasks.topics import Publish
 
@@ -36,6 +38,13 @@ _PER_WEBHOOK = 2
 _LEASE_MARGIN_S = 30.0
 _MAX_PAUSE_S = 6 * 3600.0
 _GONE = 410
+# What is counted of an attempt, by the state of its delivery afterwards.
+_OUTCOMES: Mapping[str | None, str] = {
+    "delivered": "delivered",
+    "pending": "failed",
+    "failed": "given_up",
+    None: "overtaken",
+}
 _JSON = {"Content-Type": "application/json"}
 
 # The webhook first, and of all that have something due, the one that was served longest ago: a long
@@ -66,7 +75,7 @@ WITH chosen AS (
       FROM due WHERE d.id = due.id
     RETURNING d.*
 )
-SELECT claimed.id, claimed.job_id, claimed.event, claimed.attempts, jobs.gateway_id,
+SELECT claimed.id, claimed.job_id, claimed.event, claimed.attempts, jobs.gateway_id, jobs.attempt,
        turned.id AS webhook_id, turned.kind, turned.target, turned.secret,
        CASE WHEN turned.old_secret_until > now() THEN turned.old_secret END AS old_secret
   FROM claimed, turned, jobs WHERE jobs.id = claimed.job_id
@@ -82,6 +91,7 @@ class Parcel:
     event: str
     attempts: int
     gateway_id: UUID
+    attempt: int
     webhook_id: UUID
     kind: str
     target: str
@@ -92,6 +102,16 @@ class Parcel:
     def message_id(self) -> str:
         """The same for every attempt, and for every replay."""
         return f"msg_{self.job_id.hex}"
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What every line about it says: of the job, as `telemetry.of`, and of the webhook."""
+        return {
+            "job_id": str(self.job_id),
+            "gateway_id": str(self.gateway_id),
+            "attempt": self.attempt,
+            "webhook_id": str(self.webhook_id),
+        }
 
 
 @dataclass(frozen=True)
@@ -112,17 +132,19 @@ class Courier:
         publish: Publish,
         render: Render,
         settings: TaskSettings,
+        store: ObjectStore,
     ) -> None:
         """Take what a delivery works with."""
+        self._store = store
         self._sessions = sessions
         self._outbound = outbound
         self._publish = publish
         self._render = render
         self._settings = settings
 
-    def deliver(self) -> None:
-        """Deliver all that is due."""
-        while self.deliver_one():
+    def deliver(self, stopping: threading.Event | None = None) -> None:
+        """Deliver all that is due, but begin with none after `stopping` is set."""
+        while not (stopping and stopping.is_set()) and self.deliver_one():
             pass
 
     def deliver_one(self) -> bool:
@@ -133,12 +155,12 @@ class Courier:
             return False
         outcome = self._try(parcel)
         with self._sessions.begin() as session:
-            note(session, parcel, outcome, self._settings)
+            state = note(session, parcel, outcome, self._settings)
+        metrics.DELIVERIES.labels(_OUTCOMES[state]).inc()
         if outcome.error is not None:
             _log.info(
                 "webhook_failed",
-                webhook_id=str(parcel.webhook_id),
-                job_id=str(parcel.job_id),
+                **parcel.about,
                 attempts=parcel.attempts,
                 status=outcome.status,
                 error=outcome.error,
@@ -157,12 +179,14 @@ class Courier:
         try:
             with self._sessions.begin() as session:
                 job = jobs.find(session, parcel.gateway_id, parcel.job_id)
+            # Before the message that says where it is.
+            manifests.explain(self._store, job)
             body = self._render(job, parcel.event)
             return self._post(parcel, body) if parcel.kind == "http" else self._tell(parcel, body)
-        except (LinkError, PublishFailed) as error:
+        except (LinkError, PublishFailed, StorageError) as error:
             return Outcome(error=str(error))
         except Exception:  # noqa: BLE001  the others must go on, and this one is tried again
-            _log.exception("webhook_broken", job_id=str(parcel.job_id))
+            _log.exception("webhook_broken", **parcel.about)
             return Outcome(error="This failed on our side and was logged.")
 
     def _post(self, parcel: Parcel, body: bytes) -> Outcome:
@@ -188,8 +212,11 @@ def claim(session: Session, lease_s: float) -> Parcel | None:
     return None if row is None else Parcel(**row._mapping)  # noqa: SLF001  its documented mapping
 
 
-def note(session: Session, parcel: Parcel, outcome: Outcome, settings: TaskSettings) -> None:
-    """Write down how an attempt went, and what follows, unless it was claimed or asked for anew."""
+def note(session: Session, parcel: Parcel, outcome: Outcome, settings: TaskSettings) -> str | None:
+    """Write down how an attempt went, and what follows, unless it was claimed or asked for anew.
+
+    Returns the state of the delivery then; None where this attempt does not count any more.
+    """
     ended = func.now() - WebhookDelivery.wanted_at > timedelta(seconds=settings.webhook_give_up_s)
     pause = timedelta(seconds=pause_s(parcel.attempts, settings.webhook_retry_s))
     failed = {"next_at": func.now() + pause}
@@ -213,6 +240,7 @@ def note(session: Session, parcel: Parcel, outcome: Outcome, settings: TaskSetti
     )
     if state is not None:
         _judge(session, parcel, outcome, settings)
+    return state
 
 
 def _judge(session: Session, parcel: Parcel, outcome: Outcome, settings: TaskSettings) -> None:

@@ -16,6 +16,8 @@
     |-- NoOffer                 nobody sells the capability
     |-- NotRegistered           a worker without a key of an orchestrator
     |-- UnknownOrchestratorKey  a key that the orchestrator does not have
+    |-- NoTracing               traces are asked for without the libraries that send them
+    |-- NotListening            the port for metrics cannot be had
     |-- JobNotFound             no such job for this gateway
     |-- JobNotCancelable        the job has already ended
     |-- IdempotencyConflict     a key used again with another request
@@ -171,16 +173,29 @@ class PublishFailed(TasksError):
 
 
 class NoOffer(TasksError):
-    """Raised when no orchestrator offers a capability; names the models that are offered."""
+    """Raised when no orchestrator, or not the one asked, offers a capability.
+
+    Names the models that are offered.
+    """
 
     code = "no_offer"
 
-    def __init__(self, pipeline: str, model_id: str, offered: Sequence[str]) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        model_id: str,
+        offered: Sequence[str],
+        orchestrator: str | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.model_id = model_id
         self.offered = tuple(offered)
+        self.orchestrator = orchestrator
+        who = "No orchestrator offers"
+        if orchestrator is not None:
+            who = f"The orchestrator {orchestrator!r} of this runtime does not offer"
         super().__init__(
-            f"No orchestrator offers {pipeline} with {model_id!r}. "
+            f"{who} {pipeline} with {model_id!r}. "
             f"Offered for {pipeline}: {', '.join(offered) or 'nothing'}."
         )
 
@@ -208,6 +223,29 @@ class UnknownOrchestratorKey(TasksError):
         super().__init__(
             f"This orchestrator has no key {key_id!r}; `pixeltoll orchestrator key list` shows "
             "those that it has."
+        )
+
+
+class NoTracing(TasksError):
+    """Raised when a process is to send traces, and the libraries for it are not installed."""
+
+    code = "no_tracing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "PIXELTOLL_TRACES needs OpenTelemetry: `pip install 'pixeltoll[otel]'`, or unset it."
+        )
+
+
+class NotListening(TasksError):
+    """Raised when a process cannot have the port that its health and metrics are to be on."""
+
+    code = "not_listening"
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(
+            f"Port {port} of {host} cannot be listened on: {why}. Give this process another by "
+            "PIXELTOLL_METRICS_HOST and PIXELTOLL_METRICS_PORT."
         )
 
 

@@ -40,6 +40,20 @@ def fitted(picture: CheckedImage, fit: Fit) -> CheckedImage:
     return CheckedImage(out.getvalue(), *size)
 
 
+def cropped(picture: CheckedImage, width: int, height: int) -> CheckedImage:
+    """Return the middle of a checked picture, as large as it can be in the shape of a size."""
+    from PIL import Image as Pillow
+
+    by = max(width / picture.width, height / picture.height)
+    sides = [max(1, round(width / by)), max(1, round(height / by))]
+    left, top = (picture.width - sides[0]) // 2, (picture.height - sides[1]) // 2
+    with Pillow.open(io.BytesIO(picture.png)) as opened:
+        made = opened.crop((left, top, left + sides[0], top + sides[1]))
+    out = io.BytesIO()
+    made.save(out, "PNG", compress_level=1)  # as it came
+    return CheckedImage(out.getvalue(), made.width, made.height)
+
+
 def _fitted(picture: Image, size: tuple[int, int], mode: Mode) -> Image:
     from PIL import Image as Pillow
     from PIL import ImageOps

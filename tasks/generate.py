@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from tasks import claims, failures, metrics, sweeps, telemetry
 from tasks.batching import Backlog, choose_queue, chunks
 from tasks.catalog import ModelSpec
-from tasks.engine.protocol import Batch, ImageTask
+from tasks.engine.protocol import Batch, ImageTask, Variation
 from tasks.errors import InferenceError, Interrupted, InvalidImage
 from tasks.params import Generation
 from tasks.runtime import Runtime
@@ -57,6 +57,7 @@ class Runner:
         """Take the runtime; threads start with the first batch."""
         self._run = runtime
         self._stopping = threading.Event()
+        self._stopped_at = float("inf")
         self._transfers = ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="transfer")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
         self._settler = Settler(runtime, self._transfers)
@@ -68,8 +69,19 @@ class Runner:
         """Tell whether job after job fails, so that only a new process may help."""
         return self._settler.is_broken
 
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether it was asked to stop."""
+        return self._stopping.is_set()
+
+    @property
+    def leaving_s(self) -> float:
+        """How long ago it was asked to stop; below zero if it was not."""
+        return time.monotonic() - self._stopped_at
+
     def stop(self) -> None:
         """Ask `serve` to return after the batch it is at; may be called from a signal handler."""
+        self._stopped_at = min(self._stopped_at, time.monotonic())
         self._stopping.set()
 
     def serve(self) -> None:
@@ -82,7 +94,7 @@ class Runner:
                     break
                 # What ran before may have killed its worker, and must not do so to a batch that is
                 # all but paid for.
-                if finishing is not None and any(job.attempt > 1 for job in claimed):
+                if finishing is not None and any(job.tries > 1 for job in claimed):
                     finishing.result()
                 made = self._make_all(claimed)
                 # One batch at a time is being finished while the next one is made: more would only
@@ -203,7 +215,7 @@ class Runner:
         is_switch = spec.model_id not in engine.loaded
         if is_switch:
             self._run.leases.note(batch, 0, 0, "loading")
-        with metrics.timed("load", spec.model_id) if is_switch else nullcontext():
+        with metrics.timed("load", spec.model_id, batch) if is_switch else nullcontext():
             engine.load(spec, batch[0].pipeline)
         if is_switch:
             self._switched_at = time.monotonic()
@@ -225,7 +237,8 @@ class Runner:
 
         began_at = time.monotonic()
         metrics.BATCH_FILL.labels(spec.model_id).observe(len(chunk) / spec.max_batch)
-        with metrics.timed("denoise", spec.model_id):
+        drawn = {slot.job.id: slot.job for slot in chunk}
+        with metrics.timed("denoise", spec.model_id, [*drawn.values()]):
             pictures = self._run.engine.generate(_batch(spec, chunk), on_step)
         units = sum(slot.job.units // slot.job.num_images for slot in chunk)
         self._run.speeds.note(chunk[0].job.queue, units, time.monotonic() - began_at)
@@ -263,7 +276,10 @@ class Runner:
             picture.load()
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidImage("The stored input picture cannot be decoded.") from error
-        size = (job.params["width"], job.params["height"])
+        run = Generation.of(job.params)
+        if run.keeps_input_size:
+            return picture
+        size = (run.width, run.height)
         # One after the other: a resized whole would lose the colours where its mask is black.
         parts = [
             picture.convert("RGB"),
@@ -284,15 +300,28 @@ def _is_worth_storing(job: Job, made: Made) -> bool:
 
 
 def _slots(job: Job, image: Picture | None) -> list[_Slot]:
-    params = Generation(**job.params)
+    params = Generation.of(job.params)
     mask = image.getchannel("A") if image is not None and params.masked else None
     image = image.convert("RGB") if image is not None else None
-    one = ImageTask(params.prompt, params.negative_prompt, params.seed, image, mask)
-    return [_Slot(job, k, replace(one, seed=params.seed + k)) for k in range(job.num_images)]
+    return [
+        _Slot(
+            job,
+            k,
+            ImageTask(
+                params.prompt,
+                params.negative_prompt,
+                params.seed_of(k),
+                image,
+                mask,
+                Variation(params.subseed_of(k), params.finer.subseed_strength),
+            ),
+        )
+        for k in range(job.num_images)
+    ]
 
 
 def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
-    shared = Generation(**chunk[0].job.params)
+    shared = Generation.of(chunk[0].job.params)
     return Batch(
         model=spec,
         pipeline=shared.pipeline,
@@ -304,5 +333,7 @@ def _batch(spec: ModelSpec, chunk: Sequence[_Slot]) -> Batch:
         strength=shared.strength,
         loras=shared.loras,
         sampling=Choice(shared.sampler, shared.schedule),
+        first_pass=shared.finer.first_pass,
+        start=shared.finer.start,
         tasks=tuple(slot.task for slot in chunk),
     )

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 from uuid_utils.compat import uuid7
@@ -32,8 +32,10 @@ from ledger.offers import Capability, Quote
 from tasks import market, placing, routing
 from tasks.errors import IdempotencyConflict, JobNotCancelable, JobNotFound, NoOffer
 from tasks.params import Generation
+from tasks.results import Task
 from tasks.routing import DEFAULT_WEIGHTS, Weights
 from tasks.tables import Job
+from tasks.waiting import Wait
 
 Final = Literal["succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: tuple[Final, ...] = ("succeeded", "failed", "canceled", "expired")
@@ -58,6 +60,14 @@ class Order:
     api_key_id: str | None = None
     max_rate_age: timedelta = timedelta(days=1)
     weights: Weights = DEFAULT_WEIGHTS
+    # Where its trace goes on, if there is one.
+    traceparent: str | None = None
+
+    @property
+    def orchestrator(self) -> str | None:
+        """The only one that may have the job, by name; None: whoever is best."""
+        task = Task.of(self.callback)
+        return None if task is None else task.orchestrator
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Bell:
     job_id: UUID
     queue: str
     model_id: str
+    traceparent: str | None = None
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -90,17 +101,18 @@ def estimate(
     *,
     max_rate_age: timedelta = timedelta(days=1),
     weights: Weights = DEFAULT_WEIGHTS,
+    orchestrator: str | None = None,
 ) -> Estimate:
     """Price a generation by the best live offer within the gateway's limit. Holds nothing.
 
     Raises:
-        NoOffer: No orchestrator offers the capability.
+        NoOffer: No orchestrator offers the capability, or not the one that is asked.
         NoRate, StaleRate: No offer's price can be converted.
         NoPriceLimit: The gateway has set no limit for it.
         OverPriceLimit: Every offer is above the limit.
     """
     capability = Capability(generation.pipeline, generation.model_id)
-    found = market.look(session, gateway_id, capability, max_rate_age)
+    found = market.look(session, gateway_id, capability, max_rate_age).only(orchestrator)
     return _best(found, generation, max_price, weights)
 
 
@@ -126,10 +138,11 @@ def _best(
 # --- submitting -------------------------------------------------------------------------------
 
 
-def submit(session: Session, order: Order) -> tuple[Job, bool]:
-    """Quote, hold and queue a job, all or nothing; returns it, and whether it is new.
+def submit(session: Session, order: Order) -> tuple[Job, Wait | None]:
+    """Quote, hold and queue a job, all or nothing; returns it, and what it waits for.
 
-    With an idempotency key seen before, the job that it made is returned, and nothing else happens.
+    With an idempotency key seen before, the job that it made is returned with None, and nothing
+    else happens.
     What it writes, it writes in one statement: a session that commits each statement by itself will
     do, and costs two round trips in all.
 
@@ -140,20 +153,21 @@ def submit(session: Session, order: Order) -> tuple[Job, bool]:
             amount.
     """
     try:
-        return _make(session, order), True
+        return _make(session, order)
     except (LedgerError, NoOffer, IntegrityError):
         # Whatever the reason: what the key has made before is the answer, and a twin may just have
         # made it with the last of the funds.
         earlier = _earlier(session, order)
         if earlier is None:
             raise
-        return earlier, False
+        return earlier, None
 
 
-def _make(session: Session, order: Order) -> Job:
+def _make(session: Session, order: Order) -> tuple[Job, Wait]:
     generation = order.generation
     capability = Capability(generation.pipeline, generation.model_id)
     found = market.look(session, order.gateway_id, capability, order.max_rate_age)
+    found = found.only(order.orchestrator)
     best = _best(found, generation, order.max_price, order.weights)
     deadline = found.seen_at + timedelta(seconds=order.deadline_s)
     job_id = uuid7()
@@ -170,9 +184,11 @@ def _make(session: Session, order: Order) -> Job:
         "num_images": generation.num_images_per_prompt,
         "priority": order.priority,
         "callback": order.callback,
+        "traceparent": order.traceparent,
     }
     with _kept_apart(session, order):
-        return placing.place(session, terms, facts)
+        job, ahead = placing.place(session, terms, facts)
+    return job, Wait(ahead, best.live)
 
 
 def _kept_apart(session: Session, order: Order) -> AbstractContextManager[object]:
@@ -278,7 +294,8 @@ def end(
             error_message=message,
             lease_expires_at=None,
             finished_at=func.now(),
-            swept=Job.attempt == 0,
+            # A task's folder is still to be told why nothing is in it.
+            swept=and_(Job.attempt == 0, ~func.coalesce(Job.callback.has_key("task"), False)),
         )
     )
     release = holds.expire if state == "expired" else holds.void

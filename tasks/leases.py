@@ -94,6 +94,25 @@ class Leases:
                 if claim is not None:
                     claim.step, claim.steps, claim.phase = step, steps, phase
 
+    def hand_back(self) -> None:
+        """Give all claims back to their queues, for others; their work here stops.
+
+        Raises:
+            SQLAlchemyError: The database does not take them; they are kept.
+        """
+        with self._lock:
+            held = {job_id: one.attempt for job_id, one in self._claims.items() if not one.lost}
+        if not held:
+            return
+        with self._sessions.begin() as session:
+            given = claims.hand_back(session, held.items())
+        with self._lock:
+            for job_id in given:
+                claim = self._current(job_id, held[job_id])
+                if claim is not None:
+                    claim.lost = True
+                    _log.info("job_handed_back", **_facts(job_id, claim))
+
     def touch(self) -> None:
         """Say that the work comes forward, where there are no steps to tell it by."""
         self._moved_at = time.monotonic()
@@ -127,7 +146,9 @@ class Leases:
             with self._sessions.begin() as session:
                 held = claims.renew(session, running, self._lease_s, extend=extend)
         except SQLAlchemyError as error:
-            _log.warning("lease_renewal_failed", jobs=len(running), error=telemetry.brief(error))
+            with self._lock:
+                about = [_facts(one, claim) for one, claim in self._claims.items()]
+            _log.warning("lease_renewal_failed", jobs=about, error=telemetry.brief(error))
             return
         if extend:
             self._extend_at = asked_at + self._lease_s / _RENEWALS
@@ -145,9 +166,12 @@ class Leases:
 def _lose(job_id: UUID, claim: _Claim) -> None:
     if not claim.lost:
         claim.lost = True
-        _log.info(
-            "claim_gone",
-            job_id=str(job_id),
-            gateway_id=str(claim.gateway_id),
-            attempt=claim.attempt,
-        )
+        _log.info("claim_gone", **_facts(job_id, claim))
+
+
+def _facts(job_id: UUID, claim: _Claim) -> dict[str, object]:
+    return {
+        "job_id": str(job_id),
+        "gateway_id": str(claim.gateway_id),
+        "attempt": claim.attempt,
+    }

@@ -1,6 +1,8 @@
-"""What a task's folder says of its pictures: the `.out` file that is written after them.
+"""What a task's folder says of its end: the `.out` file that is written last.
 
-It has the shape that the AWS task API gives it; where it is, is `results`' matter.
+A worker writes it after the pictures. Where there are none, the scheduler does, before it tells
+anybody: a worker may be the last to know that its job has ended. The file has the shape that the
+AWS task API gives it; where it is, is `results`' matter.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from tasks.claims import NewOutput
 from tasks.storage import ObjectStore
 from tasks.tables import Job
 
+_JSON = "application/json"
+
 
 def store(store: ObjectStore, job: Job, outputs: Sequence[NewOutput]) -> None:
     """Write what an attempt of a task has made; a job that is no task has nothing to say.
@@ -23,7 +27,32 @@ def store(store: ObjectStore, job: Job, outputs: Sequence[NewOutput]) -> None:
     task = results.Task.of(job.callback)
     if task is not None:
         data = json.dumps(_manifest(job, task, outputs)).encode()
-        store.put(task.manifest(job.id, job.attempt), data, "application/json")
+        store.put(task.manifest(job.id, job.attempt), data, _JSON)
+
+
+def explain(store: ObjectStore, job: Job) -> None:
+    """Write why an ended task has no pictures; one that has some, or is no task, says nothing.
+
+    Raises:
+        StorageError: The object store did not take it.
+    """
+    task = results.Task.of(job.callback)
+    if task is not None and job.state != "succeeded":
+        data = json.dumps(_failure(job, task)).encode()
+        store.put(task.manifest(job.id, job.attempt), data, _JSON)
+
+
+def _failure(job: Job, task: results.Task) -> dict[str, object]:
+    return {
+        "images": [""],
+        "parameters": {
+            "id_task": task.id,
+            "status": 0,
+            "error_msg": job.error_message or f"The task was {job.state}.",
+            "reason": {"code": job.error_code, "state": job.state},
+        },
+        "info": "",
+    }
 
 
 def _manifest(job: Job, task: results.Task, outputs: Sequence[NewOutput]) -> dict[str, object]:

@@ -7,13 +7,14 @@ and `ledger.limits.list_limits` together, and a test holds it to that.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextualSelect, column, text
 from sqlalchemy.orm import Session
 
 from ledger import offers
@@ -40,8 +41,27 @@ class Market:
     rates: Rates
     seen_at: datetime
 
+    def only(self, orchestrator: str | None) -> Market:
+        """Return what one orchestrator offers, by name; None: what everybody does.
 
-_LOOK = text("""
+        Raises:
+            NoOffer: It offers nothing of this.
+        """
+        if orchestrator is None:
+            return self
+        own = tuple(one for one in self.candidates if one.offer.orchestrator == orchestrator)
+        if not own:
+            there = self.candidates[0].offer.capability
+            raise NoOffer(there.pipeline, there.model_id, (there.model_id,), orchestrator)
+        return replace(self, candidates=own)
+
+
+# The number of jobs is written out. By a parameter PostgreSQL does not know how many rows there are
+# to be: it would plan the statement anew each time, which takes longer than to run it.
+@functools.cache
+def _asking(backlog_jobs: int) -> TextualSelect:
+    """Return the statement, which looks at so many jobs of each queue."""
+    return text(f"""
 WITH newest AS (
     SELECT DISTINCT ON (offers.orchestrator_id) offers.*, orchestrators.name
       FROM offers JOIN orchestrators ON orchestrators.id = offers.orchestrator_id
@@ -58,18 +78,19 @@ SELECT newest.id AS offer_id, newest.orchestrator_id, newest.name AS orchestrato
        serving.speeds, serving.warm, backlog.queued_units, backlog.is_deep,
        now() AS seen_at, settlement.currency AS settlement
   FROM newest, LATERAL (
-    SELECT coalesce(array_agg((speeds ->> (:queue_prefix || newest.name))::float), '{}') AS speeds,
+    SELECT coalesce(array_agg((speeds ->> (:queue_prefix || newest.name))::float), '{{}}')
+               AS speeds,
            coalesce(bool_or(:model_id = ANY(loaded)), false) AS warm
       FROM workers
      WHERE workers.orchestrator_id = newest.orchestrator_id
        AND queues @> ARRAY[CAST(:queue_prefix || newest.name AS varchar)]
-       AND heartbeat_at > now() - make_interval(secs => :silence_s)
+       AND heartbeat_at > now() - make_interval(secs => {SILENCE_S})
   ) AS serving, LATERAL (
-    SELECT coalesce(sum(units), 0)::bigint AS queued_units, count(*) = :backlog_jobs AS is_deep
+    SELECT coalesce(sum(units), 0)::bigint AS queued_units, count(*) = {backlog_jobs} AS is_deep
       FROM (
         SELECT units FROM jobs
          WHERE queue = :queue_prefix || newest.name AND state = 'queued'
-         ORDER BY priority DESC, id LIMIT :backlog_jobs) AS head
+         ORDER BY priority DESC, id LIMIT {backlog_jobs}) AS head
   ) AS backlog
   LEFT JOIN settlement ON true
  WHERE NOT newest.withdrawn
@@ -80,7 +101,15 @@ SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
   FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
    AND coalesce(model_id, :model_id) = :model_id
-""")
+""").columns(  # noqa: S608  numbers
+        # Named, so that they need not be looked up in each answer.
+        *map(column, ("offer_id", "orchestrator_id", "orchestrator", "pipeline", "model_id")),
+        *map(
+            column, ("price_per_unit", "pixels_per_unit", "currency", "valid_from", "promised_warm")
+        ),
+        *map(column, ("capacity", "speeds", "warm", "queued_units", "is_deep", "seen_at")),
+        column("settlement"),
+    )
 
 
 def look(
@@ -96,14 +125,12 @@ def look(
         NoRate, StaleRate: No offer's price can be converted.
     """
     rows = session.execute(
-        _LOOK,
+        _asking(BACKLOG_JOBS),
         {
             "gateway_id": gateway_id,
             "pipeline": capability.pipeline,
             "model_id": capability.model_id,
             "queue_prefix": queue_prefix(capability),
-            "silence_s": SILENCE_S,
-            "backlog_jobs": BACKLOG_JOBS,
         },
     ).all()
     offered = [_candidate(row, capability) for row in rows if row.offer_id is not None]

@@ -9,12 +9,13 @@ for watching, and no money is reckoned with them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 from prometheus_client import Counter, Histogram
 
+from tasks import tracing
 from tasks.tables import Job
 
 Phase: TypeAlias = Literal["queue", "load", "denoise", "encode", "upload", "settle"]
@@ -47,20 +48,31 @@ LORA_LOOKUPS = Counter(
     "Adapters that a batch asked for, and whether they were in memory (hit) or not (miss).",
     ["outcome"],
 )
+DELIVERIES = Counter(
+    "pixeltoll_webhook_deliveries",
+    "Attempts to tell a webhook: delivered, failed and to be tried again, given up, or overtaken "
+    "by another attempt.",
+    ["outcome"],
+)
 HOLDS = Counter("pixeltoll_holds", "Holds that were placed, one for each new job.", ["model_id"])
 REFUSALS = Counter("pixeltoll_refusals", "Jobs that the books refused.", ["reason"])
 
 
 @contextmanager
-def timed(phase: Phase, model_id: str) -> Iterator[None]:
-    """Note how long the block takes, unless it fails: half a phase would say nothing."""
+def timed(phase: Phase, model_id: str, jobs: Sequence[Job]) -> Iterator[None]:
+    """Note how long the block takes, unless it fails: half a phase would say nothing.
+
+    In the traces of the jobs that it is for, it is a span in any case.
+    """
     began_at = time.perf_counter()
-    yield
+    with tracing.phase(phase, jobs):
+        yield
     PHASE_SECONDS.labels(phase, model_id).observe(time.perf_counter() - began_at)
 
 
-def note_claimed(claimed: Iterable[Job]) -> None:
+def note_claimed(claimed: Sequence[Job]) -> None:
     """Note how long claimed jobs could have run and did not, by the database's clock."""
+    tracing.note_queued(claimed)
     for job in claimed:
         if job.started_at is not None:
             waited_s = (job.started_at - job.available_at).total_seconds()

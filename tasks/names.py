@@ -31,7 +31,8 @@ class ModelRuntime:
     """A named set of models, as requests of the AWS task API name one.
 
     The first model is run where a request names none. Others of the set may be named if the runtime
-    is `dynamic`; one that is not has one model. Models are named by id or alias.
+    is `dynamic`; one that is not has one model. Models are named by id or alias. An `orchestrator`,
+    by name, is the only one that its tasks go to; without one, they go to whoever offers the model.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -39,11 +40,14 @@ class ModelRuntime:
     name: str
     models: tuple[str, ...]
     dynamic: bool = False
+    orchestrator: str | None = None
 
     def faults(self) -> Iterable[str]:
         """Yield what is wrong with it by itself."""
         if not _RUNTIME.fullmatch(self.name):
             yield "name must be letters, digits, hyphens and underscores, 63 at most"
+        if self.orchestrator == "":
+            yield "orchestrator must be a name; leave it out for whoever offers the model"
         if not self.models:
             yield "models must name one model at least"
         elif len(self.models) > 1 and not self.dynamic:

@@ -14,11 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tasks import lora, samplers
+from tasks import finer, lora, samplers, sizing
 from tasks.catalog import MAX_GUIDANCE, ModelSpec
 from tasks.errors import FieldError, InvalidParams
+from tasks.finer import Finer
+from tasks.sizing import between
 
 MAX_SEED = 2**62
+# What pictures of one pipeline call need not share.
+_EACH_ITS_OWN: Mapping[str, object] = {
+    "prompt": "",
+    "negative_prompt": "",
+    "num_images_per_prompt": 1,
+    "seed": 0,
+    "safety_check": True,
+}
 _EVERY_HUB_ID = ("*/*",)
 
 
@@ -45,11 +55,15 @@ class Request:
     schedule: str | None = None
     # Only the part of the input picture that its mask shows is drawn.
     masked: bool = False
+    finer: Finer = field(default_factory=Finer)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What is run: every parameter with its value. Image k of n has the seed `seed + k`."""
+    """What is run: every parameter with its value. Image k of n has the seed `seed + k`.
+
+    `width` and `height` are those of the pictures that come of it, which are priced.
+    """
 
     pipeline: str
     model_id: str
@@ -70,6 +84,25 @@ class Generation:
     sampler: str = ""
     schedule: str = ""
     masked: bool = False
+    finer: Finer = field(default_factory=Finer)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Generation:
+        """Return the parameters that are stored with a job; an old one has fewer of them."""
+        return cls(**{**stored, "finer": Finer.of(stored.get("finer", {}))})
+
+    def seed_of(self, index: int) -> int:
+        """Return the seed of a picture."""
+        return self.seed if self.finer.subseed_strength else self.seed + index
+
+    def subseed_of(self, index: int) -> int:
+        """Return the subseed of a picture."""
+        return self.finer.subseed + index
+
+    @property
+    def keeps_input_size(self) -> bool:
+        """Tell whether the engine takes the input picture as large as it is."""
+        return self.pipeline == "upscale" or self.finer.start == "latents"
 
     @property
     def units(self) -> int:
@@ -79,19 +112,17 @@ class Generation:
     @property
     def batch_key(self) -> str:
         """What jobs must share to run in one pipeline call: all that is not each picture's own."""
-        shared = replace(
-            self,
-            prompt="",
-            negative_prompt="",
-            num_images_per_prompt=1,
-            seed=0,
-            safety_check=True,
-        )
-        return hashlib.sha256(json.dumps(asdict(shared)).encode()).hexdigest()[:24]
+        shared = {**self.to_json(), **_EACH_ITS_OWN}
+        common = replace(self.finer, subseed=0, subseed_strength=0.0, format="png")
+        shared |= {"finer": None if common == Finer() else asdict(common)}
+        return hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:24]
 
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as they are stored with the job."""
-        return asdict(self)
+        facts = {**vars(self), "loras": dict(self.loras)}
+        del facts["finer"]
+        # Nearly no job has any of it.
+        return facts if self.finer == Finer() else {**facts, "finer": asdict(self.finer)}
 
 
 def validate(
@@ -118,22 +149,23 @@ def validate(
     if request.masked and spec.layout == "instruct-pix2pix":
         errors.append(FieldError("mask", f"{spec.model_id} draws whole pictures only"))
     _check_prompts(spec, request, errors)
-    width, height = _size(spec, request, image_size, errors)
-    _between(request.num_images_per_prompt, 1, spec.max_images, "num_images_per_prompt", errors)
+    asked = (request.width, request.height)
+    width, height = sizing.size(spec, request.pipeline, asked, image_size, errors)
+    between(request.num_images_per_prompt, 1, spec.max_images, "num_images_per_prompt", errors)
     steps = request.num_inference_steps
     steps = spec.default_steps if steps is None else steps
-    _between(steps, 1, spec.max_steps, "num_inference_steps", errors)
+    between(steps, 1, spec.max_steps, "num_inference_steps", errors)
     steps = round(_within(steps, spec.run_steps))
     guidance = _float(request.guidance_scale, spec.default_guidance_scale, "guidance_scale", errors)
     guidance = _within(guidance, spec.run_guidance_scale)
     image_guidance = _image_guidance(spec, request, errors)
     strength = _strength(spec, request, steps, errors)
+    is_masked, sides = request.masked, (width, height)
+    finer.check(spec, request.pipeline, request.finer, sides, errors, masked=is_masked)
     if request.seed is not None:
-        _between(request.seed, 0, MAX_SEED, "seed", errors)
-    loras: dict[str, float] = {}
+        between(request.seed, 0, MAX_SEED, "seed", errors)
+    loras = _loras(request, lora_patterns, errors)
     choice = samplers.Choice()
-    with _noted(errors):
-        loras = lora.parse(request.loras, lora_patterns)
     with _noted(errors):
         choice = samplers.choose(spec.layout, request.sampler, request.schedule, steps)
     if errors:
@@ -158,6 +190,7 @@ def validate(
         sampler=choice.sampler,
         schedule=choice.schedule,
         masked=request.masked,
+        finer=finer.within(spec, request.finer),
     )
 
 
@@ -178,8 +211,20 @@ def prompts(text: str, most: int) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def _loras(
+    request: Request, patterns: Sequence[str], errors: list[FieldError]
+) -> Mapping[str, float]:
+    loras: Mapping[str, float] = {}
+    with _noted(errors):
+        loras = lora.parse(request.loras, patterns)
+    if loras and request.pipeline == "upscale":
+        errors.append(FieldError("loras", "cannot be used for upscale; leave them out"))
+    return loras
+
+
 def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) -> None:
-    if not prompts(request.prompt, most := spec.prompts(request.pipeline)):
+    most = spec.prompts(request.pipeline)
+    if request.pipeline != "upscale" and not prompts(request.prompt, most):
         errors.append(FieldError("prompt", "must not be empty"))
     for name in ("prompt", "negative_prompt"):
         text: str = getattr(request, name)
@@ -199,41 +244,6 @@ def _check_prompts(spec: ModelSpec, request: Request, errors: list[FieldError]) 
             errors.append(FieldError(name, "must be valid Unicode; it has an unpaired surrogate"))
 
 
-def _size(
-    spec: ModelSpec,
-    request: Request,
-    image_size: tuple[int, int] | None,
-    errors: list[FieldError],
-) -> tuple[int, int]:
-    if request.pipeline == "text-to-image":
-        if image_size is not None:
-            errors.append(FieldError("image", "text-to-image takes no input picture"))
-        width = spec.default_width if request.width is None else request.width
-        height = spec.default_height if request.height is None else request.height
-        for field, pixels in (("width", width), ("height", height)):
-            _between(pixels, spec.min_size, spec.max_size, field, errors)
-    else:
-        errors.extend(
-            FieldError(field, "image-to-image takes its size from the picture; leave it out")
-            for field in ("width", "height")
-            if getattr(request, field) is not None
-        )
-        if image_size is None:
-            errors.append(FieldError("image", "image-to-image needs an input picture"))
-            return 0, 0
-        width, height = image_size
-        low, high = spec.min_size, spec.max_size
-        if not (low <= width <= high and low <= height <= high):
-            errors.append(
-                FieldError(
-                    "image",
-                    f"is {width}x{height} pixels; {spec.model_id} takes {low} to {high} a side",
-                )
-            )
-    multiple = spec.size_multiple
-    return -(-width // multiple) * multiple, -(-height // multiple) * multiple
-
-
 def _image_guidance(spec: ModelSpec, request: Request, errors: list[FieldError]) -> float:
     value = _float(
         request.image_guidance_scale,
@@ -251,7 +261,7 @@ def _strength(spec: ModelSpec, request: Request, steps: int, errors: list[FieldE
     if not 0 < value <= 1:
         errors.append(FieldError("strength", "must be above 0 and at most 1"))
         return value
-    if "strength" not in spec.takes(request.pipeline):
+    if "strength" not in spec.takes(request.pipeline) and request.finer.first_pass is None:
         return spec.default_strength
     if spec.raise_strength:
         return max(1 / max(steps, 1), value)
@@ -272,8 +282,3 @@ def _float(value: float | None, default: float, field: str, errors: list[FieldEr
 def _within(value: float, bounds: tuple[float, float] | None) -> float:
     """Bring a value into what a distilled model can do; a number that is none stays one."""
     return value if bounds is None else min(max(value, bounds[0]), bounds[1])
-
-
-def _between(value: int, low: int, high: int, field: str, errors: list[FieldError]) -> None:
-    if not low <= value <= high:
-        errors.append(FieldError(field, f"is {value}; it must be from {low} to {high}"))

@@ -6,41 +6,59 @@ Who may have a job, at what price and when it is the same as an earlier one is f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import CTE, bindparam, text
+from sqlalchemy import CTE, bindparam, column, text
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ledger import holds
+from ledger.db import known
 from ledger.holds import Companion, Terms
+from tasks import waiting
 from tasks.tables import Job
 
 # What a job says itself, and what it has in common with its hold.
 _OWN = (
     *("id", "idempotency_key", "request_hash", "queue", "batch_key", "params", "input_key"),
-    *("num_images", "priority", "callback"),
+    *("num_images", "priority", "callback", "traceparent"),
 )
 _OF_HOLD = {
     **{name: name for name in ("gateway_id", "orchestrator_id", "pipeline", "model_id", "units")},
     "id": "hold_id",
     "expires_at": "deadline",
 }
+# What every job is when it comes to be, as the table has it by default.
+_NEW: Mapping[str, Any] = {
+    **{column.name: None for column in Job.__table__.columns if column.nullable},
+    **dict.fromkeys(("attempt", "handed_back", "step", "steps"), 0),
+    **dict.fromkeys(("swept", "kept"), True),
+    "state": "queued",
+}
 
 
-def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> Job:
-    """Hold the funds and queue a job of these `facts`; returns it as `tasks.jobs.find` would.
+def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> tuple[Job, int]:
+    """Hold the funds and queue a job of these `facts`.
+
+    Returns it as `tasks.jobs.find` would, but of no session; and how many jobs come before it,
+    counted as `tasks.waiting.look` does.
 
     Raises:
         LedgerError: As `ledger.holds.authorize_with`.
         sqlalchemy.exc.IntegrityError: The gateway has a job of this idempotency key.
     """
     values = {f"new_{name}": value for name, value in facts.items()}
-    hold, orchestrator, job = holds.authorize_with(session, terms, _WITH_JOB, values)
+    held = holds.authorize_with(session, terms, _WITH_JOB, values)
+    hold = held.hold
+    [ahead] = held.beside
+    shared = {ours: getattr(hold, name) for name, ours in _OF_HOLD.items()}
+    dates = dict.fromkeys(("created_at", "available_at", "rung_at"), hold.created_at)
+    job = known(Job, **{**_NEW, **facts, **shared, **dates})
     set_committed_value(job, "hold", hold)
-    set_committed_value(job, "orchestrator", orchestrator)
+    set_committed_value(job, "orchestrator", held.orchestrator)
     set_committed_value(job, "outputs", [])
-    return job
+    return job, ahead
 
 
 def _insert(hold: CTE) -> Insert:
@@ -53,4 +71,10 @@ def _insert(hold: CTE) -> Insert:
     return insert(Job).from_select([*_OWN, *_OF_HOLD.values()], selected)
 
 
-_WITH_JOB = Companion(Job, _insert)
+def _ahead() -> CTE:
+    """Return the count of those who come first. The statement does not see what it inserts."""
+    counted = waiting.ahead_of("new_queue", "new_priority", "new_id")
+    return text(f"SELECT {counted} AS ahead").columns(column("ahead")).cte("place")
+
+
+_WITH_JOB = Companion(_insert, _ahead())

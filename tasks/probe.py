@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
+from tasks.errors import NotListening
+
 if TYPE_CHECKING:
     from tasks.settings import TaskSettings
 
@@ -48,12 +50,15 @@ def listen(
     """Answer from now on, if the settings name a port; the thread ends with the process.
 
     Raises:
-        OSError: The port is taken, or the address is not this machine's.
+        NotListening: The port is taken, or the address is not this machine's.
     """
     if not settings.metrics_port:
         return None
     address = (settings.metrics_host, settings.metrics_port)
-    server = ThreadingHTTPServer(address, _handler(pulse, registry))
+    try:
+        server = ThreadingHTTPServer(address, _handler(pulse, registry))
+    except OSError as error:
+        raise NotListening(*address, error.strerror or str(error)) from error
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="probe", daemon=True).start()
     return server

@@ -3,7 +3,8 @@
 A queue is silent when no worker has served it for a while, by the database's clock. Its jobs move,
 each with its hold and in a transaction of its own, to where somebody is alive to run them, at a
 price that is within the limit and the amount that the hold recorded. Where there is no such place,
-a job stays where it is: its orchestrator may come back.
+a job stays where it is: its orchestrator may come back. So does a task of a runtime that is of one
+orchestrator.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row, select, text, update
 from sqlalchemy import func as sql
-from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, sessionmaker
 
@@ -29,6 +31,7 @@ from tasks import market, routing, telemetry
 from tasks.errors import NoOffer
 from tasks.jobs import Bell
 from tasks.market import Market
+from tasks.results import Task
 from tasks.routing import Candidate, Weights
 from tasks.sweeps import QUEUES
 from tasks.tables import Job
@@ -53,14 +56,14 @@ SELECT queue FROM queues
 """
 _SILENT = text(QUEUES + _HAS_A_PLACE)
 _NEXT = text("""
-SELECT id, priority,
+SELECT id, priority, gateway_id, attempt,
        created_at < now() - make_interval(secs => :after_s) AND deadline > now() AS is_due
   FROM (
-    (SELECT id, priority, created_at, deadline FROM jobs
+    (SELECT id, priority, gateway_id, attempt, created_at, deadline FROM jobs
       WHERE queue = :queue AND state = 'queued' AND priority = :priority AND id > :id
       ORDER BY id LIMIT :most)
      UNION ALL
-    (SELECT id, priority, created_at, deadline FROM jobs
+    (SELECT id, priority, gateway_id, attempt, created_at, deadline FROM jobs
       WHERE queue = :queue AND state = 'queued' AND priority < :priority
       ORDER BY priority DESC, id LIMIT :most)
 ) AS page
@@ -120,20 +123,23 @@ class Rerouter:
         last = page[-1] if len(page) == _PAGE else None
         self._places[queue] = _Place(last.priority, last.id) if last else _HEAD
         markets: dict[UUID, Market | None] = {}
-        due = [row.id for row in page if row.is_due]
-        return [bell for job_id in due if (bell := self._move(job_id, queue, markets))]
+        due = [row for row in page if row.is_due]
+        return [bell for row in due if (bell := self._move(row, queue, markets))]
 
-    def _move(self, job_id: UUID, queue: str, markets: dict[UUID, Market | None]) -> Bell | None:
-        """Move one job, if it is still there and there is a better place for it."""
+    def _move(self, row: Row[Any], queue: str, markets: dict[UUID, Market | None]) -> Bell | None:
+        """Move one job, if it is still there, may be moved, and there is a place for it."""
         try:
             with self._sessions.begin() as session:
-                job = _lock(session, job_id, queue)
-                return None if job is None else self._move_locked(session, job, markets)
+                job = _lock(session, row.id, queue)
+                task = None if job is None else Task.of(job.callback)
+                if job is None or (task is not None and task.orchestrator is not None):
+                    return None
+                return self._move_locked(session, job, markets)
         except OverBudget as error:
-            _log.info("job_stays", job_id=str(job_id), why=str(error))
+            _log.info("job_stays", **telemetry.of(row), why=str(error))
         except (LedgerError, IntegrityError) as error:
             # What the books refuse to one job must not keep the others.
-            _log.exception("job_cannot_be_rerouted", job_id=str(job_id), error=str(error))
+            _log.exception("job_cannot_be_rerouted", **telemetry.of(row), error=str(error))
         return None
 
     def _move_locked(
@@ -162,7 +168,7 @@ class Rerouter:
         )
         markets[job.gateway_id] = _with_more(found, best, job.units)
         _log.warning("job_rerouted", **telemetry.of(job), queue=to)
-        return Bell(job.id, to, job.model_id)
+        return Bell(job.id, to, job.model_id, job.traceparent)
 
     def _look(self, session: Session, job: Job) -> Market | None:
         """Return what is offered to a gateway, or None when nothing of it can be used."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -26,18 +26,26 @@ _MAX_PREFIX_CHARS = 512
 
 @dataclass(frozen=True)
 class Task:
-    """A job of the AWS task API, as the job's row keeps it: who asked, and where results go."""
+    """A job of the AWS task API, as the job's row keeps it: who asked, and where results go.
+
+    `orchestrator` is the name of the only one that may do it, if its runtime is of one.
+    """
 
     id: str
     runtime: str
     bucket: str
     folder: str
+    orchestrator: str | None = None
 
     @classmethod
     def of(cls, callback: Mapping[str, Any] | None) -> Task | None:
         """Return the task that a job's row tells of; None: it is no task."""
         found = (callback or {}).get("task")
         return None if found is None else cls(**found)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the task as the job's row keeps it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def location(self) -> str:

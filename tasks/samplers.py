@@ -19,6 +19,7 @@ _OWN = "Euler"
 _ITS_OWN = (AUTOMATIC,)
 _SPACED = (AUTOMATIC, "Karras", "Exponential", "SGM Uniform", "Simple", "Beta")
 _FLOW: frozenset[Layout] = frozenset({"stable-diffusion-3", "flux"})
+_NONE: frozenset[Layout] = frozenset({"resampling"})
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def choose(layout: Layout, sampler: str | None, schedule: str | None, steps: int
         if schedule and schedule.lower() != AUTOMATIC.lower():
             raise _refused("schedule", "needs a sampler; name one, or leave both out")
         return Choice()
+    if layout in _NONE:
+        raise _refused("sampler", f"must be left out: models of the layout {layout} have none")
     found, trailing = _split(sampler)
     if trailing is not None and schedule and _schedule(schedule).label not in (AUTOMATIC, trailing):
         raise _refused("schedule", f"is not the one that {sampler!r} names; leave one of them out")

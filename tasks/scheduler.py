@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -20,7 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger import db
 from ledger.feeds import FileFeed
 from ledger.settings import LedgerSettings
-from tasks import chores, jobs, sweeps, telemetry, webhooks, workers
+from tasks import chores, jobs, manifests, sweeps, telemetry, tracing, webhooks, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.delivery import Courier, Render
@@ -82,15 +83,12 @@ class Sweeper:
         with self._sessions.begin() as session:
             bells = sweeps.reclaim_lost(session, self._settings.max_attempts)
         for bell in bells:
-            _log.warning("job_reclaimed", job_id=str(bell.job_id))
             self._ring(bell)
 
     def expire(self) -> None:
         """End the jobs whose deadline has passed."""
         with self._sessions.begin() as session:
-            count = sweeps.expire_overdue(session)
-        if count:
-            _log.info("jobs_expired", count=count)
+            sweeps.expire_overdue(session)
 
     def remind(self) -> None:
         """Ring for queues whose jobs nobody takes: the message may have been lost."""
@@ -105,7 +103,10 @@ class Sweeper:
             self._ring(bell)
 
     def clear(self) -> None:
-        """Delete what lost attempts left behind, once no such attempt can still be writing."""
+        """Delete what lost attempts left behind, once no such attempt can still be writing.
+
+        A task that has no pictures has its manifest then, at the latest.
+        """
         with self._sessions.begin() as session:
             leftovers = sweeps.unswept(session, 2 * self._settings.lease_s)
         for job_id, left in leftovers.items():
@@ -116,7 +117,9 @@ class Sweeper:
                     gone -= sweeps.others(session, gone)
             if gone:
                 self._store.delete(sorted(gone))
-                _log.info("objects_swept", job_id=str(job_id), count=len(gone))
+                _log.info("objects_swept", **left.about, count=len(gone))
+            # Last, and anew where it is: a lost attempt may have written over it.
+            manifests.explain(self._store, left.job)
             with self._sessions.begin() as session:
                 sweeps.mark_swept(session, job_id)
 
@@ -133,7 +136,7 @@ class Sweeper:
             # After the objects: what was not deleted is found again. Deleting twice is no error.
             with self._sessions.begin() as session:
                 sweeps.mark_deleted(session, outdated)
-            _log.info("results_deleted", jobs=len(outdated), objects=len(keys))
+            _log.info("results_deleted", count=len(outdated), objects=len(keys))
 
     def forget_workers(self) -> None:
         """Drop the rows of workers that died without a word."""
@@ -146,11 +149,13 @@ def run(render: Render) -> None:
     telemetry.configure()
     settings = TaskSettings()
     books = LedgerSettings()
-    sessions = db.session_factory(db.make_engine(books.database_url, pool_size=5 + _COURIERS))
+    tracing.start("pixeltoll-scheduler", settings.traces)
+    sessions = db.session_factory(db.make_engine(books.database_url, pool_size=10 + 2 * _COURIERS))
     ringer = Ringer(make_celery(settings))
+    store = ObjectStore.from_settings(settings)
     sweeper = Sweeper(
         sessions,
-        ObjectStore.from_settings(settings),
+        store,
         ringer.ring,
         settings,
         timedelta(seconds=books.max_rate_age_s),
@@ -165,12 +170,16 @@ def run(render: Render) -> None:
         REGISTRY.register(DatabaseCollector(sessions))
     chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
     _keep_books(sessions, books, stopping)
-    _tell(sessions, render, settings, stopping)
+    couriers = _tell(sessions, store, render, settings, stopping)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         if sweeper.sweep():
             pulse.beat()
         watchdog.pat()
+    # Who is just telling somebody should note that it is done, or it will be told again.
+    until = time.monotonic() + settings.drain_s
+    for courier in couriers:
+        courier.join(max(0.0, until - time.monotonic()))
 
 
 def _keep_books(
@@ -188,10 +197,13 @@ def _keep_books(
 
 def _tell(
     sessions: sessionmaker[Session],
+    store: ObjectStore,
     render: Render,
     settings: TaskSettings,
     stopping: threading.Event,
-) -> None:
+) -> list[threading.Thread]:
+    """Deliver what jobs have to tell; returns the threads that do."""
+
     def listen() -> None:
         with sessions.begin() as session:
             webhooks.listen_on(session, [settings.sns_topic] if settings.sns_topic else [])
@@ -199,7 +211,10 @@ def _tell(
     chores.attempt(listen)
     outbound = Outbound(Rules.written(settings.link_ports, settings.link_hosts))
     topics = Topics(settings.sns_endpoint, settings.webhook_timeout_s)
-    courier = Courier(sessions, outbound, topics.publish, render, settings)
-    for _ in range(_COURIERS):
-        chores.repeat(courier.deliver, settings.sweep_interval_s, stopping)
+    courier = Courier(sessions, outbound, topics.publish, render, settings, store)
+
+    def deliver() -> None:
+        courier.deliver(stopping)
+
     chores.repeat(courier.forget, _FORGET_S, stopping)
+    return [chores.repeat(deliver, settings.sweep_interval_s, stopping) for _ in range(_COURIERS)]

@@ -18,9 +18,15 @@ class TaskSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="Broker of the Celery queues (Redis protocol)."
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="Broker of the Celery queues (Redis protocol).",
     )
-    s3_endpoint: str = Field("", description="Object store endpoint; empty means AWS itself.")
+    s3_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="Object store endpoint; empty means AWS itself.",
+    )
     s3_region: str = Field("us-east-1", description="Region that S3 requests are signed for.")
     s3_bucket: str = Field("pixeltoll", description="Bucket of inputs and outputs.")
     s3_access_key_id: str = Field("", description="Access key; empty means boto3's own chain.")
@@ -85,6 +91,12 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_METRICS_PORT",
         description="Port of these; 0 means that they are not answered. The API has its own.",
     )
+    traces: str = Field(
+        "",
+        validation_alias="PIXELTOLL_TRACES",
+        description="Where OpenTelemetry traces are sent, as the whole address of an OTLP endpoint "
+        "over HTTP, such as http://collector:4318/v1/traces. Empty means that there are none.",
+    )
     route_cold_s: float = Field(
         DEFAULT_WEIGHTS.cold_s,
         ge=0,
@@ -107,6 +119,14 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_LEASE_S",
         description="A worker's claim on a job ends this long after its last renewal. Shorter "
         "means faster recovery from a lost worker, and less patience with a slow database.",
+    )
+    drain_s: float = Field(
+        20.0,
+        gt=0,
+        validation_alias="PIXELTOLL_DRAIN_S",
+        description="How long a process that is told to leave goes on with what it is at. Then a "
+        "worker hands its jobs back to their queues, and the API lets go of requests that still "
+        "wait. What stops a process must give it some seconds more.",
     )
     max_attempts: int = Field(
         3,

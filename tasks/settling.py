@@ -20,10 +20,20 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from tasks import claims, failures, manifests, metrics, names, policies, results, telemetry
+from tasks import (
+    claims,
+    failures,
+    formats,
+    manifests,
+    metrics,
+    names,
+    policies,
+    results,
+    telemetry,
+)
 from tasks.claims import NewOutput
-from tasks.engine.encoding import encode_png
 from tasks.errors import Interrupted, StorageError, TasksError, Unchecked, Withheld
+from tasks.params import Generation
 from tasks.runtime import Runtime
 from tasks.tables import Job
 
@@ -80,7 +90,7 @@ class Settler:
 
     def is_last(self, job: Job, error: Exception) -> bool:
         """Tell whether a job that ends with this error does not run again."""
-        return job.attempt >= failures.tries(error, self._run.settings.max_attempts)
+        return job.tries >= failures.tries(error, self._run.settings.max_attempts)
 
     def finish(self, claimed: Sequence[Job], made: Mapping[UUID, Made]) -> None:
         """Store the pictures of a batch and settle it in one transaction. Raises nothing."""
@@ -90,11 +100,11 @@ class Settler:
             made = self._by_policy([job for job in wanted if job.id in verdicts], made, verdicts)
             stored = self._store_all([job for job in wanted if job.id in made], made, verdicts)
             settled = self._settle_all(stored)
-            gone = [job.id for job in wanted if job.id not in settled]
+            gone = [job for job in wanted if job.id not in settled]
             if gone:
                 self._leave_to_sweep(gone)
         except Exception:  # noqa: BLE001  the leases end, and the jobs run again
-            _log.exception("batch_not_finished", worker_id=self._run.worker_id)
+            _log.exception("batch_not_finished", jobs=[telemetry.of(job) for job in claimed])
         finally:
             self._run.leases.drop(claimed)
 
@@ -204,23 +214,25 @@ class Settler:
     def _store(self, job: Job, index: int, picture: Picture, nsfw: bool | None) -> NewOutput:  # noqa: FBT001  a verdict, not an option
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
-        seed = int(job.params["seed"]) + index
-        with metrics.timed("encode", job.model_id):
-            data = encode_png(
-                picture,
-                seed=seed,
-                model_id=job.model_id,
-                model_hash=names.weights_hash(self._run.catalog.get(job.model_id)),
-                job_id=str(job.id),
-            )
+        run = Generation.of(job.params)
+        seed = run.seed_of(index)
+        with metrics.timed("encode", job.model_id, [job]):
+            origin = {
+                "seed": str(seed),
+                "model": job.model_id,
+                "model_hash": names.weights_hash(self._run.catalog.get(job.model_id)),
+                "job_id": str(job.id),
+            }
+            data = formats.encoded(picture, formats.KINDS[run.finer.format], origin)
+        kind = formats.recognised(data)
         # It cannot be guessed, so a link to it is the permission to see the picture.
-        name = f"{index}-{secrets.token_hex(12)}.png"
+        name = f"{index}-{secrets.token_hex(12)}{kind.extension}"
         key = results.picture_key(job.id, job.attempt, index, name, job.callback)
         if results.is_shared(job.callback) and self._run.store.exists(key):
             # Drawn before by another job of the same name; the next attempt draws anew.
             raise StorageError(f"There is an object {key!r} already.")
-        with metrics.timed("upload", job.model_id):
-            self._run.store.put(key, data, "image/png")
+        with metrics.timed("upload", job.model_id, [job]):
+            self._run.store.put(key, data, kind.content_type)
         self._run.leases.touch()
         return NewOutput(
             index=index,
@@ -230,7 +242,7 @@ class Settler:
             nsfw=nsfw,
             width=picture.width,
             height=picture.height,
-            content_type="image/png",
+            content_type=kind.content_type,
             size_bytes=len(data),
             sha256=hashlib.sha256(data).digest(),
         )
@@ -240,7 +252,8 @@ class Settler:
         if not stored:
             return set()
         try:
-            with metrics.timed("settle", stored[0].job.model_id):
+            batch = [one.job for one in stored]
+            with metrics.timed("settle", batch[0].model_id, batch):
                 settled = self._settle(stored)
         except Exception as error:  # noqa: BLE001  as in _try
             if len(stored) > 1:
@@ -311,7 +324,7 @@ class Settler:
         try:
             with self._run.sessions.begin() as session:
                 if again:
-                    delay_s = settings.retry_delay_s * 2 ** (job.attempt - 1)
+                    delay_s = settings.retry_delay_s * 2 ** (job.tries - 1)
                     current = claims.requeue(session, job.id, job.attempt, delay_s)
                 else:
                     current = claims.fail(session, job.id, job.attempt, code, message)
@@ -326,12 +339,13 @@ class Settler:
     def _is_lost(self, job: Job) -> bool:
         return self._run.leases.is_lost(job)
 
-    def _leave_to_sweep(self, job_ids: Sequence[UUID]) -> None:
+    def _leave_to_sweep(self, gone: Sequence[Job]) -> None:
         try:
             with self._run.sessions.begin() as session:
-                claims.leave_to_sweep(session, job_ids)
+                claims.leave_to_sweep(session, [job.id for job in gone])
         except SQLAlchemyError as error:
-            _log.warning("objects_left", jobs=len(job_ids), error=telemetry.brief(error))
+            about = [telemetry.of(job) for job in gone]
+            _log.warning("objects_left", jobs=about, error=telemetry.brief(error))
 
 
 def _is_unseen(job: Job, verdicts: _Verdicts) -> bool:

@@ -6,8 +6,8 @@ the transaction; `scheduler` and `keeper` call these at their intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -30,16 +30,20 @@ def reclaim_lost(session: Session, max_attempts: int) -> list[jobs.Bell]:
     Returns the bells of the jobs that are queued again.
     """
     lost = _lock_some(session, Job.state == "running", Job.lease_expires_at < func.now())
-    again = [job for job in lost if job.attempt < max_attempts]
-    worn_out = [job for job in lost if job.attempt >= max_attempts]
+    again = [job for job in lost if job.tries < max_attempts]
+    worn_out = [job for job in lost if job.tries >= max_attempts]
     claims.queue_again(session, again, delay_s=0)
     message = f"The worker was lost {max_attempts} times while running this job."
     _each(
         session,
         worn_out,
         lambda some: jobs.end(session, some, "failed", "worker_lost", message),
+        "job_failed",
+        code="worker_lost",
     )
-    return [jobs.Bell(job.id, job.queue, job.model_id) for job in again]
+    for job in again:
+        _log.warning("job_reclaimed", **telemetry.of(job))
+    return [jobs.Bell(job.id, job.queue, job.model_id, job.traceparent) for job in again]
 
 
 def expire_overdue(session: Session) -> int:
@@ -50,6 +54,7 @@ def expire_overdue(session: Session) -> int:
         session,
         overdue,
         lambda some: jobs.end(session, some, "expired", "deadline_passed", message),
+        "job_expired",
     )
 
 
@@ -65,7 +70,13 @@ def _lock_some(session: Session, *where: ColumnElement[bool]) -> Sequence[Job]:
     ).all()
 
 
-def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]], None]) -> int:
+def _each(
+    session: Session,
+    found: Sequence[Job],
+    act: Callable[[Sequence[Job]], None],
+    event: str,
+    **facts: str,
+) -> int:
     """Do something with all jobs at once; where the books refuse one, with each by itself.
 
     So one job whose money was touched by other hands does not hold up all that come after it.
@@ -78,9 +89,11 @@ def _each(session: Session, found: Sequence[Job], act: Callable[[Sequence[Job]],
             act(found)
     except (LedgerError, IntegrityError) as error:
         if len(found) > 1:
-            return sum(_each(session, [job], act) for job in found)
+            return sum(_each(session, [job], act, event, **facts) for job in found)
         _log.exception("job_cannot_be_ended", **telemetry.of(found[0]), error=str(error))
         return 0
+    for job in found:
+        _log.info(event, **telemetry.of(job), **facts)
     return len(found)
 
 
@@ -111,7 +124,7 @@ _SILENT = """
        FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE jobs SET rung_at = now() FROM silent WHERE jobs.id = silent.id
-RETURNING jobs.id, jobs.queue, jobs.model_id
+RETURNING jobs.id, jobs.queue, jobs.model_id, jobs.traceparent
 """
 _GIVEN = """
 WITH queues AS (SELECT unnest(CAST(:queues AS varchar[])) AS queue)
@@ -128,7 +141,7 @@ def forgotten(session: Session, after_s: float) -> list[jobs.Bell]:
     One bell for each queue is enough: a worker that hears it serves the queue until it is empty.
     """
     rows = session.execute(_FORGOTTEN, {"after_s": after_s, "silence_s": SILENCE_S})
-    return [jobs.Bell(row.id, row.queue, row.model_id) for row in rows]
+    return [jobs.Bell(row.id, row.queue, row.model_id, row.traceparent) for row in rows]
 
 
 def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:
@@ -146,6 +159,12 @@ class Leftovers:
 
     beginnings: tuple[str, ...]
     kept: frozenset[str]
+    job: Job = field(compare=False)
+
+    @property
+    def about(self) -> Mapping[str, object]:
+        """What a line about it says of the job."""
+        return telemetry.of(self.job)
 
 
 def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
@@ -162,7 +181,8 @@ def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
 
 def _leftovers(job: Job) -> Leftovers:
     kept = {*(output.key for output in job.outputs), *filter(None, [_manifest(job)])}
-    return Leftovers(tuple(results.beginnings(job.id, job.attempt, job.callback)), frozenset(kept))
+    beginnings = results.beginnings(job.id, job.attempt, job.callback)
+    return Leftovers(tuple(beginnings), frozenset(kept), job)
 
 
 def others(session: Session, keys: Collection[str]) -> set[str]:
@@ -194,7 +214,7 @@ def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
 
 
 def _manifest(job: Job) -> str | None:
-    return results.manifest_key(job.id, job.attempt, job.callback) if job.outputs else None
+    return results.manifest_key(job.id, job.attempt, job.callback)
 
 
 def mark_deleted(session: Session, job_ids: Collection[UUID]) -> None:

@@ -86,6 +86,8 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     state: Mapped[str] = mapped_column(server_default=text("'queued'"))
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    # How many of the attempts were given back by a worker that was told to leave.
+    handed_back: Mapped[int] = mapped_column(server_default=text("0"))
     worker_id: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     available_at: Mapped[datetime] = mapped_column(
@@ -104,6 +106,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # What its end is told with: the gateway's own `context`, and what a dialect adds to it.
     callback: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    # Where its trace goes on, if there is one.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
     # False while a lost attempt may have left objects behind that no output names.
     swept: Mapped[bool] = mapped_column(server_default=text("true"))
     # False once its pictures, which had their time, are deleted.
@@ -114,6 +118,11 @@ class Job(Base):
     outputs: Mapped[list[Output]] = relationship(
         lazy="raise", viewonly=True, order_by="Output.index"
     )
+
+    @property
+    def tries(self) -> int:
+        """How many attempts count: being handed back speaks against no job."""
+        return self.attempt - self.handed_back
 
 
 class Output(Base):
@@ -146,7 +155,9 @@ class GatewayPolicy(Base):
 class Worker(Base):
     """A live worker process: whose it is, which queues it serves, and what it has in memory.
 
-    `speeds` has the measured units a second of each queue that it has run a job of.
+    `speeds` has the measured units a second of each queue that it has run a job of, and `memory`
+    the bytes of its models in each of its memories, with their budgets. When it was told to take no
+    more jobs is `draining_at`; when it was done with the last one, `left_at`.
     """
 
     __tablename__ = "workers"
@@ -156,10 +167,13 @@ class Worker(Base):
     queues: Mapped[list[str]] = mapped_column(ARRAY(String))
     loaded: Mapped[list[str]] = mapped_column(ARRAY(String))
     speeds: Mapped[dict[str, float]] = mapped_column(JSONB, server_default=text("'{}'"))
+    memory: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'"))
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()
     )
+    draining_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    left_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class OrchestratorKey(Base):

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +18,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 if TYPE_CHECKING:
     # Only then: who logs need not load the tables.
+    from sqlalchemy import Row
+
     from tasks.tables import Job
 
 _BRIEF = 300
@@ -40,9 +42,13 @@ _PRIVATE = frozenset(
     }
 )
 _HIDDEN = "(not logged)"
-# A key of ours up to its public id, which says whose it is; and a password in a URL.
-_KEY = re.compile(r"\b(p[xo]_[A-Za-z0-9]+_)[A-Za-z0-9_-]+")
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+# A key of ours up to its public id, which says whose it is; a webhook's secret; a password in a
+# URL; and what the database adds to an error: the values of the row, a prompt among them.
+_SECRETS = (
+    (re.compile(r"\b(p[xo]_[A-Za-z0-9]+_|whsec_)[A-Za-z0-9_+/=-]+"), r"\1***"),
+    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1***@"),
+    (re.compile(r"^(\s*DETAIL: ).*$", re.MULTILINE), rf"\1 {_HIDDEN}"),
+)
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -91,16 +97,25 @@ def _renderer() -> Processor:
 
 def keep_private(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Take out of a line what is somebody's own, should it ever have got there."""
-    for name, value in event.items():
-        if name in _PRIVATE:
-            event[name] = _HIDDEN
-        elif isinstance(value, str):
-            event[name] = _PASSWORD.sub(r"\1***@", _KEY.sub(r"\1***", value))
-    return event
+    return {name: _HIDDEN if name in _PRIVATE else _kept(value) for name, value in event.items()}
 
 
-def of(job: Job) -> Mapping[str, object]:
-    """Return what every line about a job says: which it is, whose, and which attempt at it."""
+def _kept(value: object) -> object:
+    """Return a value without what looks like a secret, however deep in it that is."""
+    if isinstance(value, str):
+        for secret, shown in _SECRETS:
+            value = secret.sub(shown, value)
+        return value
+    if isinstance(value, Mapping):
+        return {name: _HIDDEN if name in _PRIVATE else _kept(one) for name, one in value.items()}
+    return [_kept(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def of(job: Job | Row[Any]) -> Mapping[str, object]:
+    """Return what every line about a job says: which it is, whose, and which attempt at it.
+
+    A row of a query that has these is as good as the job itself.
+    """
     return {"job_id": str(job.id), "gateway_id": str(job.gateway_id), "attempt": job.attempt}
 
 

@@ -25,23 +25,27 @@ class Wait:
     live: bool
 
 
-# Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
-# Written out, because every submission asks it: building a statement costs more than running it.
-_WAIT = text("""
-SELECT (
-    SELECT count(*) FROM (
-        (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority > :priority
-          LIMIT :most)
-        UNION ALL
-        (SELECT 1 FROM jobs WHERE queue = :queue AND state = 'queued' AND priority = :priority
-            AND id < :id LIMIT :most)
-    ) AS before
-) AS ahead, EXISTS (
+def ahead_of(queue: str, priority: str, job_id: str) -> str:
+    """Return what counts the jobs before one, in SQL, by the names of its parameters.
+
+    Two ranges of one index, where one comparison of pairs would be a filter over the whole queue.
+    The limit is written out: by a parameter, PostgreSQL would plan the statement anew each time.
+    """
+    queued = f"SELECT 1 FROM jobs WHERE queue = :{queue} AND state = 'queued'"  # noqa: S608  names
+    sooner = f"{queued} AND priority > :{priority}"
+    earlier = f"{queued} AND priority = :{priority} AND id < :{job_id}"
+    before = f"{sooner} UNION ALL {earlier} LIMIT {MAX_QUEUE_POSITION}"
+    return f"(SELECT count(*) FROM ({before}) AS before)"  # noqa: S608  names
+
+
+# Written out, because building a statement costs more than running it.
+_WAIT = text(f"""
+SELECT {ahead_of("queue", "priority", "id")} AS ahead, EXISTS (
     SELECT 1 FROM workers
      WHERE queues @> ARRAY[CAST(:queue AS varchar)]
        AND heartbeat_at > now() - make_interval(secs => :silence_s)
 ) AS live
-""")
+""")  # noqa: S608  names
 
 
 def look(session: Session, job: Job) -> Wait | None:
@@ -52,8 +56,7 @@ def look(session: Session, job: Job) -> Wait | None:
         "queue": job.queue,
         "priority": job.priority,
         "id": job.id,
-        "most": MAX_QUEUE_POSITION,
         "silence_s": SILENCE_S,
     }
     row = session.execute(_WAIT, facts).one()
-    return Wait(min(row.ahead, MAX_QUEUE_POSITION), row.live)
+    return Wait(row.ahead, row.live)

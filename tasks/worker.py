@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from prometheus_client import REGISTRY
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +24,7 @@ from ledger import db, offers
 from ledger.offers import LiveOffer
 from ledger.settings import LedgerSettings
 from ledger.tables import Offer, Orchestrator
-from tasks import catalog, registration, routing, telemetry
+from tasks import catalog, chores, registration, routing, telemetry, tracing
 from tasks.app import GENERATE, make_celery
 from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
@@ -43,6 +46,9 @@ _log = telemetry.get_logger()
 def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) -> None:
     """Serve the offers of the key's orchestrator, or those of `models` only, until told to stop.
 
+    A worker that is drained from outside stays, without work, until it is stopped: what restarts
+    processes that end would have it take jobs again.
+
     Raises:
         NotRegistered: The settings have no valid key of an orchestrator.
         NoOffer: It offers nothing, or not one of `models`.
@@ -50,6 +56,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     """
     telemetry.configure()
     settings = TaskSettings().with_key()
+    tracing.start("pixeltoll-worker", settings.traces)
     sessions = db.session_factory(db.make_engine(LedgerSettings().database_url))
     with sessions.begin() as session:
         key = settings.orchestrator_key.get_secret_value()
@@ -75,12 +82,25 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     if listen(settings, keeper.pulse):
         REGISTRY.register(EngineCollector(runtime.engine))
     status = _consume(make_celery(settings), runtime, runner)
+    if keeper.is_drained and not status:
+        _stay(runtime, keeper)
     try:
         keeper.stop()
     except SQLAlchemyError as error:
         _log.warning("worker_leaves_silently", error=telemetry.brief(error))
+    tracing.stop()
     if status:
         raise SystemExit(status)
+
+
+def _stay(runtime: Runtime, keeper: Keeper) -> None:
+    """Wait for the signal that ends a worker which has nothing more to do."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    chores.attempt(keeper.note_done)
+    _log.info("worker_drained", worker_id=runtime.worker_id)
+    told.wait()
 
 
 def offered(session: Session, owner: Orchestrator, models: Sequence[str]) -> list[LiveOffer]:
@@ -121,6 +141,15 @@ def warm_up(engine: Engine, models: Catalog, served: Sequence[LiveOffer]) -> Non
             return
 
 
+def answer(app: Celery, serve: Callable[[], None]) -> None:
+    """Let an app answer bells by serving what waits, whichever job they rang for."""
+
+    @app.task(name=GENERATE, bind=True)
+    def generate(task: Task[Any, Any], _job_id: str) -> None:
+        with tracing.span("heard", "consumer", task.request.get("traceparent")):
+            serve()
+
+
 def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:
     """Listen for bells on exactly the worker's queues, in this thread, until a warm shutdown.
 
@@ -133,9 +162,7 @@ def _consume(app: Celery, runtime: Runtime, runner: Runner) -> int:
             _log.error("worker_broken", worker_id=runtime.worker_id)
             raise WorkerShutdown(STALLED)
 
-    @app.task(name=GENERATE)
-    def generate(_job_id: str) -> None:
-        serve()
+    answer(app, serve)
 
     class ServeFirst(bootsteps.StartStopStep):
         """Serve what waits already, whose bells may have rung while nobody listened.

@@ -5,6 +5,7 @@ A worker's row is its heartbeat; only the database's clock tells whether it is s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -33,26 +34,31 @@ def heartbeat(
     queues: Sequence[str],
     loaded: Sequence[str],
     speeds: Mapping[str, float] | None = None,
-) -> None:
+    memory_bytes: Mapping[str, int] | None = None,
+) -> bool:
     """Say that an orchestrator's worker is alive, what it serves, has loaded, and how fast it is.
 
-    A queue without a speed has not been measured.
+    A queue without a speed has not been measured; an engine may not know its memory. Returns
+    whether somebody asked it to leave.
     """
     facts = {
         "queues": list(queues),
         "loaded": list(loaded),
         "speeds": dict(speeds or {}),
+        "memory": dict(memory_bytes or {}),
         "heartbeat_at": func.now(),
     }
-    session.execute(
+    asked_at = session.scalar(
         insert(Worker)
         .values(id=worker_id, orchestrator_id=orchestrator_id, **facts)
         .on_conflict_do_update(index_elements=["id"], set_=facts)
+        .returning(Worker.draining_at)
     )
+    return asked_at is not None
 
 
-def leave(session: Session, worker_id: str) -> None:
-    """Say that a worker is gone: silent from now on.
+def leave(session: Session, worker_id: str, *, is_done: bool) -> None:
+    """Say that a worker takes no more jobs: silent from now on. `is_done`: it has none any more.
 
     Its row stays for a while, and says when its queues were served last.
     """
@@ -60,7 +66,11 @@ def leave(session: Session, worker_id: str) -> None:
     session.execute(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(heartbeat_at=func.least(Worker.heartbeat_at, silent))
+        .values(
+            heartbeat_at=func.least(Worker.heartbeat_at, silent),
+            draining_at=func.coalesce(Worker.draining_at, func.now()),
+            left_at=func.coalesce(Worker.left_at, func.now()) if is_done else Worker.left_at,
+        )
     )
 
 
@@ -80,6 +90,14 @@ def forget_silent(session: Session) -> None:
     silent = Worker.heartbeat_at < func.now() - _seconds(20 * SILENCE_S)
     long_ago = Worker.heartbeat_at < func.now() - _seconds(REMEMBERED_S)
     session.execute(delete(Worker).where(long_ago | (silent & served_since)))
+
+
+def memory_bytes(session: Session) -> dict[str, int]:
+    """Return the bytes of models in each memory of the live workers, and the budgets, in all."""
+    found: Counter[str] = Counter()
+    for memory in session.scalars(select(Worker.memory).where(_heard_of())):
+        found.update(memory)
+    return dict(found)
 
 
 # Written out, because every submission asks it: building a statement costs more than running it.

@@ -47,8 +47,8 @@ class ReusedDatabase:
         self._tables: list[str] = []
         self._owners_url = servers.database(_NAME)
         self.url = servers.application(_NAME)
-        self.engine: Engine = make_engine(self.url, pool_size=20)
-        self.owners_engine: Engine = make_engine(self._owners_url, pool_size=20)
+        self.engine: Engine = make_engine(self.url, pool_size=40)
+        self.owners_engine: Engine = make_engine(self._owners_url, pool_size=40)
 
     def clear(self) -> None:
         """Bring it back to the newest schema without rows, and throw everybody out."""

@@ -135,7 +135,7 @@ def picture(task: ImageTask, width: int, height: int) -> Image.Image:
     """The picture of a task: a colour of prompt and seed, mixed with the input picture."""
     digest = hashlib.sha256(f"{task.prompt}/{task.negative_prompt}/{task.seed}".encode()).digest()
     made = Image.new("RGB", (width, height), (digest[0], digest[1], digest[2]))
-    return made if task.image is None else Image.blend(made, task.image, 0.5)
+    return made if task.image is None else Image.blend(made, task.image.resize(made.size), 0.5)
 
 
 def _misbehave(prompt: str) -> None:

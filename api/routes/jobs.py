@@ -39,6 +39,7 @@ from tasks.errors import (
     UnknownModel,
 )
 from tasks.tables import Job
+from tasks.waiting import Wait
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
@@ -82,9 +83,10 @@ def submit() -> Response:
     runtime, caller = current(), current_caller()
     key = parsing.idempotency_key()
     asked, given = parsing.job_body()
-    job, is_new = orders.place(runtime, caller, asked, given, key)
-    response = render.answer(_view(runtime, job), 202, Location=f"/v1/jobs/{job.id}")
-    if not is_new:
+    job, wait = orders.place(runtime, caller, asked, given, key)
+    view = _view(runtime, job) if wait is None else _view_of(runtime, job, wait)
+    response = render.answer(view, 202, Location=f"/v1/jobs/{job.id}")
+    if wait is None:
         response.headers["Idempotency-Replayed"] = "true"
     return response
 
@@ -107,7 +109,7 @@ def poll(job_id: str) -> Response:
     if wait > 0:
         # Waiting takes a thread. When this process has no more of them to spare, it does not wait.
         with contextlib.suppress(NoPlaceToWait), runtime.waiting.place(gateway_id):
-            runtime.waiting.wait(gateway_id, known, wait)
+            runtime.waiting.wait(gateway_id, known, wait, can_ask_again=True)
     with runtime.reads() as session:
         job = jobs.find(session, gateway_id, known)
     return render.answer(_view(runtime, job))
@@ -173,6 +175,10 @@ def cancel(job_id: str) -> Response:
 def _view(runtime: Runtime, job: Job) -> JobView:
     with runtime.reads() as session:
         wait = waiting.look(session, job)
+    return _view_of(runtime, job, wait)
+
+
+def _view_of(runtime: Runtime, job: Job, wait: Wait | None) -> JobView:
     if wait is None:
         return render.job(job, runtime=runtime, queue_position=None, live=True)
     return render.job(job, runtime=runtime, queue_position=wait.position, live=wait.live)

@@ -12,12 +12,14 @@ from api import render
 from api.errors import PictureExpired, RangeNotSatisfiable
 from api.openapi import Answer, Operation, operation
 from api.runtime import Runtime, current
+from tasks import formats
 from tasks.errors import ObjectNotFound, StorageError
 from tasks.tables import Job, Output
 
 bp = Blueprint("stream", __name__, url_prefix="/stream")
 
 _FRESH_S = 86_400
+_KINDS = [one.content_type for one in formats.KINDS.values()]
 _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -32,8 +34,8 @@ _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
             "If-Range": "An ETag: send the range only if the picture is still that one.",
         },
         answers=[
-            Answer(200, "The picture", content=["image/png"]),
-            Answer(206, "The bytes that were asked for", content=["image/png"]),
+            Answer(200, "The picture", content=_KINDS),
+            Answer(206, "The bytes that were asked for", content=_KINDS),
             Answer(302, "Where the object store has it", headers={"Location": "A short-lived URL"}),
             Answer(304, "It has not changed"),
         ],

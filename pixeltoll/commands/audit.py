@@ -7,13 +7,11 @@ import typer
 from ledger import audit
 from pixeltoll.commands.common import AsJson, books
 from pixeltoll.console import complain, say, show, show_all
+from pixeltoll.exits import Exit
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks.audit import CHECKS as CHECKS_OF_JOBS
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The books themselves.")
-
-# 1 says that a command could not do its work, 2 that it was not understood.
-UNSOUND = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,6 +38,6 @@ def check(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
             say("")
     if findings:
         complain(f"The books are not sound: {len(findings)} of {checks} checks found something.")
-        raise typer.Exit(UNSOUND)
+        raise typer.Exit(Exit.FOUND)
     if not as_json:
         say(f"The books are sound: {checks} checks.")

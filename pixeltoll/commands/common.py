@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session
 from ledger import db, money
 from ledger.money import UnitPrice
 from ledger.settings import LedgerSettings
+from pixeltoll import run
 from pixeltoll.console import Format
 from pixeltoll.errors import BadArgument
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+AsJson = run.AsJson
 GatewayName = Annotated[str, typer.Argument(metavar="GATEWAY", help="The gateway's name.")]
 OrchestratorName = Annotated[
     str, typer.Argument(metavar="ORCHESTRATOR", help="The orchestrator's name.")
@@ -63,7 +64,7 @@ def books(data_dir: Path) -> Iterator[Session]:
     Raises:
         NotRunning: There is no database.
     """
-    engine = db.make_engine(database_url(data_dir), pool_size=1)
+    engine = db.make_engine(database_url(data_dir), pool_size=2)
     try:
         with db.session_factory(engine).begin() as session:
             yield session

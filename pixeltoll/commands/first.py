@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from pixeltoll import bootstrap
-from pixeltoll.commands.common import books, settlement_currency
-from pixeltoll.console import say
+from pixeltoll.commands.common import AsJson, books, settlement_currency
+from pixeltoll.console import tell
 from pixeltoll.errors import BadArgument, NotWritten
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks.settings import TaskSettings
@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def first_rows(
     keys: Annotated[Path, typer.Option(help="Folder to write the keys to, a file for each.")],
     data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Make the bucket, and a demo gateway and orchestrator for PIXELTOLL_CATALOG's models.
 
@@ -48,7 +49,8 @@ def first_rows(
         clients = bootstrap.demo_key(session, gateway, _known(keys / API_KEY))
     _write(keys / ORCHESTRATOR_KEY, workers)
     _write(keys / API_KEY, clients)
-    say(f"The demo gateway's key is in {keys / API_KEY}.")
+    files = {"api_key": keys / API_KEY, "orchestrator_key": keys / ORCHESTRATOR_KEY}
+    tell(f"The demo gateway's key is in {keys / API_KEY}.", files, as_json=as_json)
 
 
 def _known(path: Path) -> str:

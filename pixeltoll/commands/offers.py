@@ -33,7 +33,7 @@ from tasks.catalog import Pipeline
 offer_app = typer.Typer(no_args_is_help=True, help="What orchestrators serve, and at what price.")
 
 PipelineName = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="text-to-image or image-to-image.")
+    str, typer.Argument(metavar="PIPELINE", help="text-to-image, image-to-image or upscale.")
 ]
 ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="The model's id.")]
 _PIPELINES = get_args(Pipeline)

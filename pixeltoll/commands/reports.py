@@ -21,7 +21,7 @@ from pixeltoll.commands.common import (
     day,
     settlement_currency,
 )
-from pixeltoll.console import STDOUT, Format, complain, deliver, say
+from pixeltoll.console import STDOUT, Format, complain, deliver, tell
 from pixeltoll.errors import BadArgument
 from pixeltoll.run import DEFAULT_DIR, DataDir
 
@@ -135,7 +135,7 @@ def spend(
             [charts.Spent(row["day"], row["model_id"], row["amount"]) for row in rows],
             charts.Frame(first, last, currency, gateway),
         )
-        say(f"The chart is {png}")
+        tell(f"The chart is {png}", {"chart": png}, as_json=as_json)
     else:
         how = Format.JSON if as_json else how
         deliver(("day", "model_id", "amount"), [dict(row) for row in rows], how, output)

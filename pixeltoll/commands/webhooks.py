@@ -9,7 +9,7 @@ import typer
 
 from ledger import accounts
 from pixeltoll.commands.common import AsJson, GatewayName, Limit, books
-from pixeltoll.console import say, show, show_all
+from pixeltoll.console import show, show_all, tell
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks import webhooks
 from tasks.places import Rules
@@ -63,12 +63,16 @@ def list_webhooks(
 
 @webhook_app.command("delete")
 def delete_webhook(
-    gateway: GatewayName, webhook: WebhookId, data_dir: DataDir = DEFAULT_DIR
+    gateway: GatewayName,
+    webhook: WebhookId,
+    data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Delete a webhook and its log: it is told nothing any more, not even what is pending."""
     with books(data_dir) as session:
         webhooks.remove(session, accounts.find_gateway(session, gateway).id, webhook)
-    say(f"Webhook {webhook} of {gateway} is deleted.")
+    facts = {"id": webhook, "gateway": gateway, "deleted": True}
+    tell(f"Webhook {webhook} of {gateway} is deleted.", facts, as_json=as_json)
 
 
 @webhook_app.command("rotate")
@@ -120,12 +124,15 @@ def replay_delivery(
     webhook: WebhookId,
     delivery: Annotated[int, typer.Argument(metavar="DELIVERY", help="Its id in the log.")],
     data_dir: DataDir = DEFAULT_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Deliver once more, whatever became of it before. A running scheduler does it."""
     with books(data_dir) as session:
         owned = webhooks.find(session, accounts.find_gateway(session, gateway).id, webhook)
         row = webhooks.replay(session, owned.id, delivery)
-        say(f"Delivery {row.id}, {row.event} of job {row.job_id}, is due again.")
+        facts = {"id": row.id, "event": row.event, "job_id": row.job_id, "state": row.state}
+        said = f"Delivery {row.id}, {row.event} of job {row.job_id}, is due again."
+    tell(said, facts, as_json=as_json)
 
 
 def _facts(row: Webhook) -> dict[str, object]:

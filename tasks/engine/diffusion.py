@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL.Image import Image, composite
 
 from tasks import lora
 from tasks.catalog import ModelSpec
-from tasks.engine import loading
+from tasks.engine import latents, loading, upscaling
 from tasks.engine.loading import Pipe
 from tasks.engine.protocol import Batch, ImageTask, StepCallback
 from tasks.engine.safety import SafetyChecker
@@ -61,6 +62,7 @@ class DiffusionEngine:
         self._checker = (
             SafetyChecker(safety_checker, sources, self._device) if safety_checker else None
         )
+        self._weightless: tuple[str, ...] = ()
         self._tiers = Tiers(
             sources,
             self._device,
@@ -82,8 +84,11 @@ class DiffusionEngine:
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Return the ids of the models in memory, least recently used first."""
-        return self._tiers.on_device
+        """Return the ids of the models in memory, least recently used first.
+
+        Those without weights count from their first use on: nothing has to be loaded for them.
+        """
+        return (*self._weightless, *self._tiers.on_device)
 
     @property
     def memory_bytes(self) -> Mapping[str, int]:
@@ -97,7 +102,10 @@ class DiffusionEngine:
             ModelLoadError: It is missing, broken, pickled, of another layout, or does not fit.
             StorageError: The object store that holds it could not be read.
         """
-        self._loaded(model, pipeline)
+        if model.layout != loading.RESAMPLING:
+            self._loaded(model, pipeline)
+        elif model.model_id not in self._weightless:
+            self._weightless = (*self._weightless, model.model_id)
 
     def generate(self, batch: Batch, on_step: StepCallback) -> list[Image]:
         """Make one picture for each task, in the order of the tasks.
@@ -109,15 +117,16 @@ class DiffusionEngine:
             OutOfMemory: The batch does not fit; a smaller one may.
             InferenceError: The pipeline failed, or a picture is not finite.
         """
+        if batch.model.layout == loading.RESAMPLING:
+            return upscaling.resampled(batch, on_step)
         kept = self._loaded(batch.model, batch.pipeline)
         masked = batch.tasks[0].mask is not None
         pipe = kept.pipelines[loading.INPAINTING if masked else batch.pipeline]
         try:
             self._tiers.switch(kept, batch.loras)
             with loading.sampled(pipe, batch.sampling):
-                pictures = pipe(**_arguments(batch), callback_on_step_end=_reporter(on_step)).images
-            # Within the same guard: a device reports its errors when results are fetched from it.
-            return _finished(pipe, pictures, batch)
+                # All within the guard: a device reports its errors when results are fetched.
+                return _made(kept.pipelines, pipe, batch, on_step)
         except (EngineError, StorageError):
             raise
         except Exception as error:  # whatever a pipeline raises, the job learns of it
@@ -150,6 +159,61 @@ class DiffusionEngine:
         if not loading.does(model, pipeline):
             raise ModelLoadError(f"{model.model_id} does not do {pipeline}.")
         return self._tiers.get(model)
+
+
+def _made(
+    pipelines: Mapping[str, Pipe], pipe: Pipe, batch: Batch, on_step: StepCallback
+) -> list[Image]:
+    """Make the pictures of a batch on a loaded model, whose sampler is set."""
+    if batch.pipeline == loading.UPSCALE:
+        return upscaling.drawn(pipe, batch, on_step)
+    if batch.first_pass is not None:
+        return _made_twice(pipelines, pipe, batch, on_step)
+    arguments = _arguments(batch)
+    if batch.start != "picture":
+        begun = latents.beginning(pipe, batch)
+        # Beside a mask, the pipeline would encode what the picture is without it.
+        beside = {"masked_image_latents": begun} if "mask_image" in arguments else {}
+        arguments |= {"image": begun, **beside}
+    elif latents.are_varied(batch.tasks):
+        size = (batch.width, batch.height)
+        arguments["latents"] = latents.noise(pipe, batch, arguments["generator"], size)
+    return _finished(pipe, _called(pipe, arguments, on_step), batch)
+
+
+def _made_twice(
+    pipelines: Mapping[str, Pipe], pipe: Pipe, batch: Batch, on_step: StepCallback
+) -> list[Image]:
+    """Draw small pictures, and draw over what they are in the batch's size."""
+    first = batch.first_pass
+    assert first is not None  # noqa: S101  asked by the caller
+    small = replace(batch, width=first.width, height=first.height, first_pass=None)
+    arguments = _arguments(small)
+    if latents.are_varied(batch.tasks):
+        size = (first.width, first.height)
+        arguments["latents"] = latents.noise(pipe, batch, arguments["generator"], size)
+    if not latents.is_of_pixels(first.between):
+        arguments["output_type"] = "latent"
+    second = replace(
+        batch, pipeline=loading.IMAGE_TO_IMAGE, num_inference_steps=first.steps, first_pass=None
+    )
+    more = max(1, int(first.steps * batch.strength))
+    before = batch.num_inference_steps
+    made = _called(pipe, arguments, lambda step, steps: on_step(step, steps + more))
+    image = latents.enlarged(pipe, made, (batch.width, batch.height), first.between)
+    over = pipelines[loading.IMAGE_TO_IMAGE]
+    with loading.sampled(over, batch.sampling):
+        pictures = _called(
+            over,
+            {**_arguments(second), "image": image},
+            lambda step, steps: on_step(before + step, before + steps),
+        )
+    return _finished(over, pictures, second)
+
+
+def _called(pipe: Pipe, arguments: Mapping[str, Any], on_step: StepCallback) -> torch.Tensor:
+    images: torch.Tensor = pipe(**arguments, callback_on_step_end=_reporter(on_step)).images
+    return images
 
 
 def _arguments(batch: Batch) -> dict[str, Any]:

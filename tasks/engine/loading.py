@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from tasks import samplers
 from tasks.catalog import ModelSpec
+from tasks.engine import configs
 from tasks.engine.quiet import quieten
 from tasks.engine.sources import Sources
 from tasks.errors import ModelLoadError, StorageError
@@ -31,7 +32,11 @@ _Part: TypeAlias = Any
 
 TEXT_TO_IMAGE = "text-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
+UPSCALE = "upscale"
 PIX2PIX = "instruct-pix2pix"
+UPSCALER = "upscaler"
+# No network: nothing is read.
+RESAMPLING = "resampling"
 # Image-to-image of what a mask shows.
 INPAINTING = "inpainting"
 
@@ -48,10 +53,15 @@ _CLASSES: Mapping[tuple[str, str], type[Any]] = {
     ("stable-diffusion-3", IMAGE_TO_IMAGE): diffusers.StableDiffusion3Img2ImgPipeline,
     ("flux", TEXT_TO_IMAGE): diffusers.FluxPipeline,
     ("flux", IMAGE_TO_IMAGE): diffusers.FluxImg2ImgPipeline,
+    (UPSCALER, UPSCALE): diffusers.StableDiffusionUpscalePipeline,
 }
 # How many latents' channels a layout's denoiser sees: those of the noisy picture, with the input's
 # beside them, or folded into patches of two by two.
 _LATENTS: Mapping[str, int] = {PIX2PIX: 2, "flux": 4}
+# Channels of a small picture that a denoiser sees beside the latents.
+_COLOURS: Mapping[str, int] = {UPSCALER: 3}
+# Layouts whose class AutoPipeline does not know, so that it has to be named.
+_NAMED = frozenset({PIX2PIX, UPSCALER})
 
 # The newer layouts read prompts with T5 beside CLIP; their image-to-image scales the input to a
 # size of its own unless it is told one, and counts its steps from the other end.
@@ -60,12 +70,10 @@ SIZED_BY_ARGUMENT = WITH_LONG_PROMPTS = ROUNDS_STRENGTH_UP = _NEWER
 
 # Layouts that carry a safety checker, which paints pictures black. A picture is delivered as it
 # was made.
-_WITH_CHECKER = frozenset({"stable-diffusion", PIX2PIX})
-_NO_CHECKER = {
-    "safety_checker": None,
-    "feature_extractor": None,
-    "requires_safety_checker": False,
-}
+_WITH_CHECKER = frozenset({"stable-diffusion", PIX2PIX, UPSCALER})
+_NO_CHECKER = {"safety_checker": None, "feature_extractor": None}
+# What those that can be told are told, so that they do not warn of it.
+_TOLD = {"requires_safety_checker": False}
 
 
 # Those of each model's own scheduler: some take a second to be made.
@@ -81,7 +89,7 @@ def read(model: ModelSpec, sources: Sources, device: torch.device) -> dict[str, 
         ModelLoadError: A file is missing, broken or pickled, or the model is of another layout.
         StorageError: The object store that holds it could not be read.
     """
-    names = [name for name in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE) if does(model, name)]
+    names = [name for name in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE, UPSCALE) if does(model, name)]
     try:
         first = _from_files(model, names[0], sources, dtype_on(device, model.dtype))
         _check_whole(first, has_files=model.checkpoint is None)
@@ -136,6 +144,7 @@ def _from_files(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtyp
     )
     # The class alone does not tell: naming InstructPix2Pix's makes one of any model's files.
     channels = pipe.vae.config.latent_channels * _LATENTS.get(model.layout, 1)
+    channels += _COLOURS.get(model.layout, 0)
     if not isinstance(pipe, expected) or denoiser(pipe).config.in_channels != channels:
         raise ModelLoadError(f"the catalog says {model.layout}, but the files are for another.")
     pipe.scheduler = _scheduler(model, pipe.scheduler)
@@ -143,22 +152,27 @@ def _from_files(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtyp
 
 
 def _from_checkpoint(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtype) -> Pipe:
-    """Read a checkpoint, whose layout's configuration is a folder, or is kept from the hub.
+    """Read a checkpoint, whose configuration is shipped with us, or is the catalog's.
 
     Raises:
         ModelLoadError: The file lacks weights, or is for another layout.
     """
     path, config = sources.locate_checkpoint(model)
-    assert model.configuration is not None  # noqa: S101  it has been located
+    parts: dict[str, _Part] = {}
+    if config is None:
+        with safe_open(path, "pt") as weights:
+            folder = configs.folder_of(model.layout, weights.keys())
+        config, parts = str(folder), configs.tokenizers(folder)
     pipe = _CLASSES[model.layout, name].from_single_file(
         path,
         config=config,
-        revision=model.configuration.revision,
+        revision=model.config and model.config.revision,
         dtype=dtype,
         # As far as they are kept; what is not is still fetched from the hub.
         local_files_only=True,
+        **parts,
         **_replaced(model, config, sources, dtype),
-        **(_NO_CHECKER if model.layout in _WITH_CHECKER else {}),
+        **_without_checker(model),
     )
     for part, module in pipe.components.items():
         if isinstance(module, torch.nn.Module) and any(
@@ -175,8 +189,7 @@ def _from_checkpoint(model: ModelSpec, name: str, sources: Sources, dtype: torch
 def _from_folder(model: ModelSpec, name: str, sources: Sources, dtype: torch.dtype) -> Pipe:
     expected = _CLASSES[model.layout, name]
     source = sources.locate(model)
-    # AutoPipeline does not know InstructPix2Pix, whose class has to be named.
-    reader = expected if model.layout == PIX2PIX else _auto(name)
+    reader = expected if model.layout in _NAMED else _auto(name)
     return reader.from_pretrained(
         source,
         revision=model.revision,
@@ -184,8 +197,14 @@ def _from_folder(model: ModelSpec, name: str, sources: Sources, dtype: torch.dty
         dtype=dtype,
         use_safetensors=True,
         **_replaced(model, source, sources, dtype),
-        **(_NO_CHECKER if model.layout in _WITH_CHECKER else {}),
+        **_without_checker(model),
     )
+
+
+def _without_checker(model: ModelSpec) -> dict[str, object]:
+    if model.layout not in _WITH_CHECKER:
+        return {}
+    return {**_NO_CHECKER, **({} if model.layout == UPSCALER else _TOLD)}
 
 
 def _replaced(
@@ -198,7 +217,7 @@ def _replaced(
         config = diffusers.UNet2DConditionModel.load_config(
             source,
             subfolder="unet",
-            revision=(model.configuration or model).revision,
+            revision=(model.config or model).revision,
         )
         with torch.device("meta"):  # drawing random weights first would take longer than all else
             unet = diffusers.UNet2DConditionModel.from_config(config)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.catalog import ModelSpec
+from tasks.finer import FirstPass, Start
 from tasks.samplers import Choice
 
 if TYPE_CHECKING:
@@ -21,11 +22,23 @@ StepCallback = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True)
+class Variation:
+    """A second seed, and how far the first noise leaves the first seed's for its own, from 0 to 1.
+
+    Text-to-image only.
+    """
+
+    seed: int = 0
+    strength: float = 0.0
+
+
+@dataclass(frozen=True)
 class ImageTask:
     """One picture to make. `image` is the input picture: RGB, already of the batch's size.
 
-    `mask` is grey and of the same size: only what is white in it is drawn. Either all pictures of a
-    batch have one, or none.
+    But where the batch upscales, or starts from latents: there it has a size of its own. `mask` is
+    grey and of the same size: only what is white in it is drawn. Either all pictures of a batch
+    have one, or none.
     """
 
     prompt: str
@@ -33,11 +46,15 @@ class ImageTask:
     seed: int
     image: Image | None = None
     mask: Image | None = None
+    variation: Variation = field(default_factory=Variation)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One pipeline call: what its pictures share, and the pictures."""
+    """One pipeline call, or two with a first pass: what its pictures share, and the pictures.
+
+    `width` and `height` are those of the pictures that come of it.
+    """
 
     model: ModelSpec
     pipeline: str
@@ -50,6 +67,8 @@ class Batch:
     tasks: tuple[ImageTask, ...]
     loras: Mapping[str, float] = field(default_factory=dict)
     sampling: Choice = field(default_factory=Choice)
+    first_pass: FirstPass | None = None
+    start: Start = "picture"
 
 
 class Engine(Protocol):

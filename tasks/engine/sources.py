@@ -54,8 +54,8 @@ class Sources:
         )
         return str(found)
 
-    def locate_checkpoint(self, model: ModelSpec) -> tuple[str, str]:
-        """Return the path of the one file that a model is, and where its configuration is.
+    def locate_checkpoint(self, model: ModelSpec) -> tuple[str, str | None]:
+        """Return the path of the one file that a model is, and where its own configuration is.
 
         Raises:
             ModelLoadError: There is nothing there, no pinned revision, or the file is not the one
@@ -63,11 +63,12 @@ class Sources:
             StorageError: The object store could not be read.
         """
         assert model.checkpoint is not None  # noqa: S101  asked by the caller
-        assert model.configuration is not None  # noqa: S101  the catalog has seen to it
         path = self.locate_part(model.checkpoint)
         if model.sha256 is not None:
             self._check_digest(Path(path), model.sha256)
-        return path, self._locate(model.configuration, _is_configuration, lambda _names: None)
+        if model.config is None:
+            return path, None
+        return path, self._locate(model.config, _is_configuration, lambda _names: None)
 
     def _check_digest(self, path: Path, wanted: str) -> None:
         """Read a file once for as long as it does not change: it has gigabytes."""

@@ -57,8 +57,8 @@ def test_demo_draws_what_it_was_asked_for_and_the_books_agree(folder: Path) -> N
     assert "platform's fee 0.0000234374971392" in words
     assert words.endswith("sum 0")
     assert shown(output) == {
-        "text-to-image-7.png": "red star on white",
-        "text-to-image-8.png": "red star on white",
-        "image-to-image-7.png": "blue star on white",
+        "text-to-image-0.png": "red star on white",
+        "text-to-image-1.png": "red star on white",
+        "image-to-image-0.png": "blue star on white",
     }
     assert not (folder / "data" / "connection.json").exists()

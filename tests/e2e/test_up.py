@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,13 @@ from PIL import Image
 from psycopg.errors import InsufficientPrivilege
 
 from pixeltoll.settings import child_environment
+from tests import shell
+from tests.e2e import clients
+from tests.web import Web, serving
 from tools import checker
 
-START_S = 100.0
+START_S = 180.0
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # What a client may keep, whatever happens to the stack.
 KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
 
@@ -109,6 +115,13 @@ def is_ready(up: Up) -> bool:
         return False
 
 
+def available(up: Up) -> Decimal:
+    """What the demo's gateway can spend."""
+    key = {"Authorization": f"Bearer {up.connection['api_key']}"}
+    balance = httpx.get(f"{up.connection['url']}/v1/balance", headers=key).json()
+    return Decimal(balance["available"])
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pixeltoll-up-")).resolve()
@@ -117,9 +130,16 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def up(folder: Path) -> Iterator[Up]:
+def web() -> Iterator[Web]:
+    """Where links and webhooks lead to."""
+    with serving(clients.receiver) as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def up(folder: Path, web: Web) -> Iterator[Up]:
     """One stack for all tests; the last one ends it."""
-    up = start(folder / "shared", "--flower")
+    up = start(folder / "shared", "--flower", PIXELTOLL_LINK_HOSTS=f"127.0.0.1:{web.port}")
     yield up
     up.end(signal.SIGTERM)
 
@@ -129,9 +149,7 @@ def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
 
     assert is_ready(up)
     assert (up.data_dir / "connection.json").stat().st_mode & 0o777 == 0o600
-    key = {"Authorization": f"Bearer {connection['api_key']}"}
-    balance = httpx.get(f"{connection['url']}/v1/balance", headers=key).json()
-    assert balance["available"] == "10"
+    assert available(up) == 10
     for pid in connection["pids"].values():
         assert Path(f"/proc/{pid}/cwd").readlink() == up.data_dir
     assert connection["url"] in up.said()
@@ -144,6 +162,53 @@ def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:
     stranger = url.copy_with(username=None, password=None)
     assert httpx.get(stranger.join("/workers")).status_code == httpx.codes.UNAUTHORIZED
     assert url.host == "127.0.0.1"
+
+
+def test_the_tutorial_word_by_word(up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = folder / "clone"
+    clone.mkdir()
+    (clone / ".pixeltoll").symlink_to(up.data_dir)
+    monkeypatch.chdir(clone)
+    page = TUTORIAL.read_text("utf-8").replace("http://127.0.0.1:8080", up.connection["url"])
+    installed = ("make ", "source .venv/bin/activate")
+    typed = [line for line in shell.commands(page) if not line.startswith(installed)]
+
+    said = dict(enumerate(shell.run(typed, clone)))
+
+    def answers(command: str) -> list[str]:
+        return [said[number] for number, line in enumerate(typed) if line.startswith(command)]
+
+    refused = answers("ask $url/v1/jobs -d")
+    assert [json.loads(answer)["code"] for answer in refused] == [
+        "no_price_limit",
+        "over_price_limit",
+    ]
+    [quote] = map(json.loads, answers("ask $url/v1/quotes"))
+    assert f"**{quote['amount']} {quote['currency']}**" in page
+    [job] = map(json.loads, answers('ask "$url/v1/jobs/$job?wait=60"'))
+    assert (job["state"], job["charged"]) == ("succeeded", quote["amount"])
+    with Image.open(clone / "first.png") as picture:
+        assert picture.width * picture.height == quote["units"]
+    [balance] = answers("pixeltoll balance")
+    [left] = re.findall(r"Of the 5 USD, ([\d.]+) are left", page)
+    assert left in balance
+    assert "The books are sound" in answers("pixeltoll ledger check")[0]
+
+
+def test_the_webuis_own_client_draws(up: Up) -> None:
+    clients.draw_by_the_webui(up.connection)
+
+
+def test_the_webuis_own_client_sees_progress_and_stops(up: Up) -> None:
+    clients.stop_by_the_webui(up.connection)
+
+
+def test_the_aws_samples_become_objects_and_signed_messages(up: Up, web: Web) -> None:
+    clients.run_the_aws_samples(up.connection, web)
+
+
+def test_jobs_of_two_models_in_turn_get_the_right_one_each(up: Up) -> None:
+    clients.switch_between_models(up.connection)
 
 
 def test_our_own_processes_cannot_change_the_books(up: Up) -> None:
@@ -228,6 +293,7 @@ def test_a_crashed_process_is_restarted(up: Up, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["postgres", "redis", "s3"])
 def test_a_crashed_server_is_restarted_with_its_data(up: Up, name: str) -> None:
+    before = available(up)
     programs = {"postgres": "postgres -D", "redis": "-server", "s3": "serve s3"}
     pid = next(
         pid for pid, command in processes_of(up.data_dir).items() if programs[name] in command
@@ -238,11 +304,11 @@ def test_a_crashed_server_is_restarted_with_its_data(up: Up, name: str) -> None:
     wait_until(lambda: is_ready(up))
 
     answer = run("balance", "demo", "--json", "--data-dir", str(up.data_dir))
-    assert json.loads(answer.stdout)["available"] == "10"
+    assert Decimal(json.loads(answer.stdout)["available"]) == before
 
 
 def test_nothing_is_left_behind_and_the_data_stays(up: Up) -> None:
-    first = up.connection
+    first, before = up.connection, available(up)
     data_dir = str(up.data_dir)
     assert run("top-up", "demo", "2.5", "--data-dir", data_dir).returncode == 0
 
@@ -267,6 +333,6 @@ def test_nothing_is_left_behind_and_the_data_stays(up: Up) -> None:
     up = start(up.data_dir)
     assert is_ready(up)
     answer = run("balance", "demo", "--json", "--data-dir", data_dir)
-    assert json.loads(answer.stdout)["available"] == "12.5"
+    assert Decimal(json.loads(answer.stdout)["available"]) == before + Decimal("2.5")
     assert up.end(signal.SIGINT) == 0
     assert processes_of(up.data_dir) == {}

@@ -23,7 +23,7 @@ from tools import checker, evaluate, held_out, scenes
 from tools.evaluate import DRAW_ID, EDIT_ID
 
 FEW = 10
-RIGHT_MIN = 8  # of the few: docs/demo-model.md has the shares of all
+RIGHT_MIN = 8  # of the few: docs/explanation/demo-model.md has the shares of all
 ADAPTER = str(DEMO_LORA)
 Each = TypeVar("Each")
 

@@ -19,6 +19,7 @@ from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tests import stage as stages
 from tests.faults import roles
+from tests.integration.pixeltoll.helpers import Operator
 from tests.invariants import assert_no_orphans, assert_sound
 from tests.processes import Broker, Process, broker
 from tests.stage import Stage, eventually
@@ -114,6 +115,13 @@ def _environment(settings: TaskSettings, database_url: str, catalog: Path) -> Ma
         "PIXELTOLL_RING_AFTER_S": str(RING_S),
         "PIXELTOLL_RETRY_DELAY_S": "0.1",
     }
+
+
+@pytest.fixture
+def operator(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    """Somebody at a terminal, on the same database."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    return Operator()
 
 
 @pytest.fixture

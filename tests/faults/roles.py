@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from api import messages
+from pixeltoll.processes import gunicorn
 from tasks import scheduler, worker
 from tests.fakes import BrokenEngine, FakeEngine
 
@@ -37,3 +39,12 @@ def real_worker(model_id: str) -> None:
 def sweeper() -> None:
     """A scheduler."""
     scheduler.run(messages.renderer(""))
+
+
+def api(port: int) -> None:
+    """The API, by the program that serves it elsewhere."""
+    from gunicorn.app.wsgiapp import run
+
+    _, _, _, *arguments = gunicorn(f"127.0.0.1:{port}", workers=1, threads=20)
+    sys.argv = ["gunicorn", *arguments]
+    run()

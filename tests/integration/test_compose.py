@@ -6,7 +6,9 @@ they let out, in logs, to Flower, as metrics and to the broker, is read for what
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -167,7 +169,7 @@ def test_flower_shows_a_job_by_its_id_and_model(client: httpx.Client, flower: ht
 
 
 def test_flower_shows_the_length_of_every_queue(
-    running: dict[str, Native], client: httpx.Client, flower: httpx.Client
+    running: dict[str, Native], client: httpx.Client, flower: httpx.Client, servers: Servers
 ) -> None:
     queue = "text-to-image.pixeltoll-shapes.demo"
     assert lengths(flower)[queue] == 0
@@ -179,9 +181,21 @@ def test_flower_shows_the_length_of_every_queue(
 
     # One bell is on its way to the worker, which cannot answer for its queues now.
     eventually(lambda: lengths(flower)[queue] >= 1)
+    messages = kept(servers)
     worker.send_signal(signal.SIGCONT)
+    assert f'[["{jobs[-1]}"]' in messages
+    assert not [one for one in (PROMPT, NEGATIVE) if one in messages]
     assert {finished(client, job_id)["state"] for job_id in jobs} == {"succeeded"}
     eventually(lambda: lengths(flower)[queue] == 0)
+
+
+def kept(servers: Servers) -> str:
+    """All that the broker holds, with what is inside its messages."""
+    with redis.Redis.from_url(servers.redis(15)) as broker:
+        broker.config_set("rdbcompression", "no")  # what is packed could not be searched
+        dumps = [broker.dump(key) or b"" for key in broker.scan_iter()]
+    bodies = re.findall(rb'"body": "([^"]+)"', b" ".join(dumps))
+    return b" ".join([*dumps, *map(base64.b64decode, bodies)]).decode("latin-1")
 
 
 def test_flower_answers_nobody_without_its_password_and_changes_nothing(
@@ -235,8 +249,9 @@ def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
     let_out |= {page: flower.get(page).raise_for_status().text for page in pages}
     for name in ("api", "worker", "scheduler"):
         let_out[f"{name}'s metrics"] = metrics(running, name)
-    with redis.Redis.from_url(servers.redis(15)) as broker:
-        let_out["broker"] = " ".join(str(broker.dump(key)) for key in broker.scan_iter())
+    let_out["broker"] = kept(servers)
+    for file in (machine.folder / "flower").iterdir():
+        let_out[file.name] = file.read_bytes().decode("latin-1")
     assert "pixeltoll/shapes" in let_out["flower's API"]
     assert {"job_submitted"} <= events(let_out["api"])
     assert {"worker_starts", "job_succeeded"} <= events(let_out["worker"])

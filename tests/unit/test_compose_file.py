@@ -9,6 +9,7 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
+from tasks.settings import TaskSettings
 from tests import compose
 
 ENV = {name: value or "secret" for name, value in compose.env_example().items()}
@@ -53,6 +54,13 @@ def test_every_service_has_limits_and_a_restart_policy(name: str) -> None:
     assert service["restart"] == ("on-failure:5" if name in ONCE else "unless-stopped")
     assert ("healthcheck" in service) is (name in ALWAYS)
     assert service["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - {*ONCE, "flower"}))
+def test_our_processes_have_the_time_that_they_take_to_leave(name: str) -> None:
+    grace = FILE["services"][name]["stop_grace_period"]
+
+    assert int(grace.removesuffix("s")) > TaskSettings().drain_s
 
 
 @pytest.mark.parametrize("name", OURS)

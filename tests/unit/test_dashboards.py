@@ -88,7 +88,7 @@ def test_every_metric_that_is_asked_for_exists(expression: str) -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda one: one.name)
 def test_every_metric_of_ours_is_shown_and_documented(metric: Described) -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
     shown = set(NAMED.findall(" ".join(EXPRESSIONS)))
 
     assert any(one.startswith(metric.name) for one in shown)
@@ -96,7 +96,7 @@ def test_every_metric_of_ours_is_shown_and_documented(metric: Described) -> None
 
 
 def row(metric: Described) -> str:
-    """The line of docs/metrics.md about a metric."""
+    """The line of docs/reference/metrics.md about a metric."""
     labels = ", ".join(f"`{label}`" for label in metric.labels)
     return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.said} |"
 

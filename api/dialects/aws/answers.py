@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import Response
+from flask import Response, g
 from pydantic import ConfigDict, Field
 
 from api import problems, render
@@ -43,7 +43,6 @@ _NAMES: Mapping[str, str] = {
     "num_inference_steps": "steps",
     "guidance_scale": "cfg_scale",
     "strength": "denoising_strength",
-    "image": "init_images",
     "sampler": "sampler_name",
     "schedule": "scheduler",
 }
@@ -102,7 +101,12 @@ def respond(error: Exception) -> Response:
 
 
 def _named(wrong: Mapping[str, Any]) -> dict[str, Any]:
-    return {**wrong, "field": _NAMES.get(wrong["field"], wrong["field"])}
+    return {**wrong, "field": _name(wrong["field"])}
+
+
+def _name(field: str) -> str:
+    # What the input picture is called, depends on the task.
+    return g.get("picture_field", "init_images") if field == "image" else _NAMES.get(field, field)
 
 
 def _said(error: Exception, detail: str) -> str:
@@ -112,7 +116,7 @@ def _said(error: Exception, detail: str) -> str:
         return detail
     fields = [one.field for one in error.errors]
     words = next((said for field, said in _SAID.items() if field in fields), _WRONG)
-    whole = "; ".join(f"{_NAMES.get(one.field, one.field)} {one.message}" for one in error.errors)
+    whole = "; ".join(f"{_name(one.field)} {one.message}" for one in error.errors)
     return f"{words}: {whole}"
 
 

@@ -7,14 +7,16 @@ the model by its runtime, and that a worker stores the results, which nobody put
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from flask import g
+
 from api import orders, parsing
 from api.dialects.aws.requests import Asked
-from api.dialects.sdwebui import asking, pictures
-from api.dialects.sdwebui.fields import ImageToImage, TextToImage
+from api.dialects.sdwebui import asking, extras, pictures
+from api.dialects.sdwebui.fields import ExtraSingleImage, ImageToImage, TextToImage
 from api.runtime import Runtime
 from api.schemas import JobFields
 from tasks.catalog import Catalog, ModelSpec
@@ -32,10 +34,11 @@ _ROUTING = frozenset(
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is to be drawn: a job's fields, and its picture."""
+    """What is to be drawn: a job's fields, its picture, and what is asked for beyond that."""
 
     fields: JobFields
     given: orders.Given
+    beside: orders.Beside = field(default_factory=orders.Beside)
 
 
 def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
@@ -52,6 +55,10 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
         **_object(scripts, "override_settings", "alwayson_scripts.override_settings"),
     }
     spec = _model(asked, _named(scripts, settings), runtime.catalog)
+    if asked.kind == "extra-single-image":
+        g.picture_field = "image"  # where errors are told
+        larger = extras.read(runtime, parsing.checked(ExtraSingleImage, asked.content))
+        return Drawing(_with_context(larger.job, asked), larger.picture)
     body = {
         **asked.content,
         "alwayson_scripts": {name: one for name, one in scripts.items() if name not in _ROUTING},
@@ -61,20 +68,32 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
     if link not in (None, ""):
         body["init_images"] = [link]
     if asked.kind == "text-to-image":
-        text = parsing.checked(TextToImage, body)
-        return Drawing(_job(runtime, gateway_id, asked, text), None)
+        return _drawing(runtime, gateway_id, asked, parsing.checked(TextToImage, body))
     fields = parsing.checked(ImageToImage, body)
     if fields.mask and fields.inpaint_full_res:
         said = "must be false: what is drawn of a task is stored as it is"
         raise InvalidParams([FieldError("inpaint_full_res", said)])
-    job = _job(runtime, gateway_id, asked, fields)
-    return Drawing(job, pictures.read(runtime, fields).picture)
+    return _drawing(runtime, gateway_id, asked, fields)
 
 
-def _job(
-    runtime: Runtime, gateway_id: UUID, asked: Asked, fields: TextToImage | ImageToImage
-) -> JobFields:
-    job = asking.read(runtime, gateway_id, fields).job
+def _drawing(
+    runtime: Runtime,
+    gateway_id: UUID,
+    asked: Asked,
+    fields: TextToImage | ImageToImage,
+) -> Drawing:
+    job = asking.read(runtime, gateway_id, fields)
+    given = pictures.read(runtime, fields) if isinstance(fields, ImageToImage) else None
+    # Here a worker stores what is asked for: nobody encodes it anew.
+    finer = replace(job.finer, format=job.format)
+    return Drawing(
+        _with_context(job.job, asked),
+        None if given is None else given.picture,
+        orders.Beside(None if given is None else given.fit, finer=finer),
+    )
+
+
+def _with_context(job: JobFields, asked: Asked) -> JobFields:
     return job.model_copy(update={"context": asked.context})
 
 

@@ -32,7 +32,7 @@ TaskId = Annotated[
     StrictStr, AfterValidator(_task_id), Field(max_length=64, pattern="^[A-Za-z0-9_-]+$")
 ]
 Prefix = Annotated[StrictStr, AfterValidator(results.checked_prefix)]
-Kind = Literal["text-to-image", "image-to-image"]
+Kind = Literal["text-to-image", "image-to-image", "extra-single-image"]
 
 
 class _Fields(BaseModel):
@@ -53,7 +53,9 @@ class Task(_Fields):
     """A task and what it is to do."""
 
     metadata: Metadata
-    content: dict[str, Any] = Field(description="As the web UI's txt2img and img2img take it.")
+    content: dict[str, Any] = Field(
+        description="As the web UI's txt2img, img2img and extra-single-image take it."
+    )
 
 
 class V1Alpha2(_Fields):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 
 from flask import Blueprint, Response
 
@@ -85,7 +85,8 @@ def _made(asked: Asked) -> tuple[Job, Task]:
         runtime=asked.runtime or requests.LEGACY,
         bucket=runtime.task_settings.s3_bucket,
         folder=results.folder(caller.gateway_id, asked.prefix, asked.id),
+        orchestrator=runtime.catalog.runtime(asked.runtime).orchestrator if asked.runtime else None,
     )
-    beside = orders.Beside(callback={"task": asdict(task)})
+    beside = replace(drawing.beside, callback={"task": task.to_json()})
     job, _ = orders.place(runtime, caller, drawing.fields, drawing.given, key, beside)
     return job, task

@@ -12,14 +12,17 @@ from pydantic import ConfigDict, Field
 
 from api import problems, render
 from api.dialects.sdwebui import pictures
-from api.dialects.sdwebui.fields import Fields, ImageToImage
+from api.dialects.sdwebui.fields import Fields, ImageToImage, TextToImage
 from api.runtime import Runtime
 from api.views import View
 from tasks import names
 from tasks.catalog import ModelSpec
 from tasks.errors import InvalidImage, InvalidParams, StorageError, Withheld
+from tasks.finer import FirstPass
+from tasks.formats import Kind
 from tasks.masks import Cut
-from tasks.tables import Job
+from tasks.params import Generation
+from tasks.tables import Job, Output
 
 _BAD_REQUEST, _SERVER_ERROR, _GATEWAY_TIMEOUT = 400, 500, 504
 # Where the WebUI has another status than 422 for a field.
@@ -36,9 +39,16 @@ _ENDED = {
 class Pictures(View):
     """The pictures, what was asked for, and as the text of a JSON object, how they were made."""
 
-    images: list[str] = Field(description="PNG files in base64.")
+    images: list[str] = Field(description="Files in base64.")
     parameters: dict[str, Any]
     info: str
+
+
+class Extra(View):
+    """The picture, and what was done to it."""
+
+    image: str = Field(description="A file in base64; empty if the job was interrupted.")
+    html_info: str
 
 
 class Failure(View):
@@ -91,6 +101,7 @@ class Made:
     fields: Fields
     spec: ModelSpec
     job: Job
+    kind: Kind
     cut: Cut | None
 
 
@@ -99,11 +110,25 @@ def of(made: Made, runtime: Runtime) -> Response:
 
     One that was interrupted has no pictures, and is no error to the WebUI.
     """
-    job = made.job
-    if job.state == "succeeded":
+    if made.job.state == "succeeded":
         return render.answer(_pictures(made, runtime))
-    if job.state == "canceled":
+    if made.job.state == "canceled":
         return render.answer(Pictures(images=[], parameters=_echo(made.fields), info=_info(made)))
+    return _without(made.job)
+
+
+def of_extra(job: Job, runtime: Runtime) -> Response:
+    """Show a job that was to make a picture larger, as `of`."""
+    if job.state not in ("succeeded", "canceled"):
+        return _without(job)
+    run = job.params
+    said = f"Upscaled to {run['width']}x{run['height']} by {job.model_id}. Job: {job.id}"
+    files = [pictures.encoded(runtime.store.get(one.key)) for one in job.outputs]
+    return render.answer(Extra(image=files[0] if files else "", html_info=f"<p>{said}</p>"))
+
+
+def _without(job: Job) -> Response:
+    """Show why a job has no pictures."""
     if job.state in ("queued", "running"):
         said = (
             f"The pictures are not there yet. The job goes on: poll /v1/jobs/{job.id}, "
@@ -125,7 +150,7 @@ def _pictures(made: Made, runtime: Runtime) -> Pictures:
     images: list[bytes] = []
     if made.fields.send_images:
         images = [
-            pictures.finished(runtime.store.get(one.key), made.cut, _infotext(made, one.seed))
+            pictures.finished(runtime.store.get(one.key), made.cut, _infotext(made, one), made.kind)
             for one in made.job.outputs
         ]
         if made.fields.save_images and len(images) > 1:
@@ -149,6 +174,8 @@ def _info(made: Made) -> str:
     """Return the WebUI's account of what was run."""
     job, fields, run = made.job, made.fields, made.job.params
     seeds = [one.seed for one in job.outputs]
+    ran = Generation.of(run)
+    varied = ran.finer.subseed_strength
     has_sheet = fields.send_images and fields.save_images and len(seeds) > 1
     return json.dumps(
         {
@@ -158,9 +185,11 @@ def _info(made: Made) -> str:
             "all_negative_prompts": [fields.negative_prompt] * len(seeds),
             "seed": run["seed"],
             "all_seeds": seeds,
-            "subseed": fields.subseed,
-            "all_subseeds": [fields.subseed] * len(seeds),
-            "subseed_strength": 0,
+            "subseed": ran.subseed_of(0) if varied else fields.subseed,
+            "all_subseeds": [
+                ran.subseed_of(one.index) if varied else fields.subseed for one in job.outputs
+            ],
+            "subseed_strength": varied,
             "width": run["width"],
             "height": run["height"],
             "sampler_name": _sampler(made),
@@ -175,10 +204,10 @@ def _info(made: Made) -> str:
             "sd_vae_hash": None,
             "seed_resize_from_w": -1,
             "seed_resize_from_h": -1,
-            "denoising_strength": run["strength"] if isinstance(fields, ImageToImage) else None,
-            "extra_generation_params": {},
+            "denoising_strength": run["strength"] if _denoises(made) else None,
+            "extra_generation_params": _extra(made),
             "index_of_first_image": int(has_sheet),
-            "infotexts": [_infotext(made, seed) for seed in seeds],
+            "infotexts": [_infotext(made, one) for one in job.outputs],
             "styles": [],
             "job_timestamp": job.created_at.strftime("%Y%m%d%H%M%S"),
             "clip_skip": 1,
@@ -194,21 +223,48 @@ def _sampler(made: Made) -> str:
     return made.job.params.get("sampler") or asked
 
 
-def _infotext(made: Made, seed: int) -> str:
+def _denoises(made: Made) -> bool:
+    """Tell whether a picture is drawn over, by a share of the steps."""
+    return isinstance(made.fields, ImageToImage) or _first_pass(made) is not None
+
+
+def _first_pass(made: Made) -> FirstPass | None:
+    return Generation.of(made.job.params).finer.first_pass
+
+
+def _extra(made: Made) -> dict[str, object]:
+    """Return what the WebUI tells of two passes."""
+    fields, first = made.fields, _first_pass(made)
+    if first is None or not isinstance(fields, TextToImage):
+        return {}
+    run = made.job.params
+    return {
+        "Hires resize": f"{run['width']}x{run['height']}",
+        "Hires steps": first.steps,
+        "Hires upscaler": fields.hr_upscaler,
+    }
+
+
+def _infotext(made: Made, output: Output) -> str:
     """Return how one picture was made, as the WebUI writes it into its files."""
     run, fields = made.job.params, made.fields
+    ran, first = Generation.of(run), _first_pass(made)
+    width, height = (run["width"], run["height"]) if first is None else (first.width, first.height)
     facts: dict[str, object] = {
         "Steps": run["num_inference_steps"],
         "Sampler": _sampler(made),
         "Schedule type": run.get("schedule") or "Automatic",
         "CFG scale": run["guidance_scale"],
-        "Seed": seed,
-        "Size": f"{run['width']}x{run['height']}",
+        "Seed": output.seed,
+        "Size": f"{width}x{height}",
         "Model hash": names.weights_hash(made.spec),
         "Model": names.file_name(made.spec).removesuffix(names.CHECKPOINT),
     }
-    if isinstance(fields, ImageToImage):
+    if ran.finer.subseed_strength:
+        facts["Variation seed"] = ran.subseed_of(output.index)
+        facts["Variation seed strength"] = ran.finer.subseed_strength
+    if _denoises(made):
         facts["Denoising strength"] = run["strength"]
-    told = ", ".join(f"{name}: {value}" for name, value in facts.items())
+    told = ", ".join(f"{name}: {value}" for name, value in {**facts, **_extra(made)}.items())
     negative = f"\nNegative prompt: {fields.negative_prompt}" if fields.negative_prompt else ""
     return f"{fields.prompt}{negative}\n{told}"

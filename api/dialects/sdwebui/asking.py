@@ -9,41 +9,53 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from uuid import UUID
 
 from api import parsing
-from api.dialects.sdwebui import options
+from api.dialects.sdwebui import hires, options, seeds
 from api.dialects.sdwebui.fields import Fields, ImageToImage, TextToImage
 from api.runtime import Runtime
 from api.schemas import JobFields
 from tasks import lora
 from tasks.catalog import ModelSpec, Pipeline
 from tasks.errors import FieldError, InvalidParams
+from tasks.finer import Finer, Format, Start
 
 _EXTRA = re.compile(r"<(\w+):([^<>]*)>")
 # What a field must be, because nothing is done with it.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "styles": ([],),
-    "subseed_strength": (0,),
     "restore_faces": (False,),
     "tiling": (False,),
     "refiner_checkpoint": ("", "None"),
-    "enable_hr": (False,),
     "initial_noise_multiplier": (1,),
+    # Every sampler has its own; 1 is what the published client sends.
+    "eta": (0, 1),
+    "s_churn": (0,),
+    "s_tmin": (0,),
+    "s_tmax": (0, math.inf),
+    "s_noise": (1,),
+    "s_min_uncond": (0,),
+    "infotext": ("",),
 }
+_STARTS: Mapping[int, Start] = {2: "noise", 3: "nothing"}
+_LATENT_UPSCALE = 3
 
 
 @dataclass(frozen=True)
 class Asked:
     """A request as every job is asked for, and the model that it is for.
 
+    `finer` is what is asked for beyond the job's fields, and `format` how the pictures are encoded.
     `stays` says that later requests run the model, too, when they name none.
     """
 
     job: JobFields
     spec: ModelSpec
+    finer: Finer
+    format: Format
     stays: bool
 
 
@@ -57,19 +69,13 @@ def read(runtime: Runtime, gateway_id: UUID, fields: TextToImage | ImageToImage)
     """
     pipeline: Pipeline = "text-to-image" if isinstance(fields, TextToImage) else "image-to-image"
     _check(fields)
-    named = options.model_in(runtime, fields.override_settings)
+    format_, settings = options.format_in(fields.override_settings)
+    named = options.model_in(runtime, settings)
     spec = named or options.model_of(runtime, gateway_id, pipeline)
     stays = named is not None and not fields.override_settings_restore_afterwards
     _check_size(spec, fields)
     prompt, loras = _without_loras(fields.prompt, runtime.task_settings.loras)
-    own: dict[str, object] = (
-        {"width": fields.width, "height": fields.height}
-        if isinstance(fields, TextToImage)
-        else {
-            "strength": fields.denoising_strength,
-            "image_guidance_scale": fields.image_cfg_scale,
-        }
-    )
+    finer, own = _own(spec, fields)
     asked = {
         "pipeline": pipeline,
         "model_id": spec.model_id,
@@ -84,7 +90,45 @@ def read(runtime: Runtime, gateway_id: UUID, fields: TextToImage | ImageToImage)
         "schedule": fields.scheduler or None,
         **own,
     }
-    return Asked(parsing.checked(JobFields, asked), spec, stays)
+    return Asked(parsing.checked(JobFields, asked), spec, finer, format_, stays)
+
+
+def _own(spec: ModelSpec, fields: TextToImage | ImageToImage) -> tuple[Finer, dict[str, object]]:
+    """Return what is asked for beyond a job's fields, and the fields that one route has."""
+    finer = seeds.of(spec, fields)
+    if isinstance(fields, TextToImage):
+        if not fields.enable_hr:
+            return finer, {"width": fields.width, "height": fields.height}
+        larger = hires.of(spec, fields)
+        return replace(finer, first_pass=larger.first_pass), {
+            "width": larger.width,
+            "height": larger.height,
+            "strength": fields.denoising_strength,
+        }
+    own: dict[str, object] = {
+        "strength": fields.denoising_strength,
+        "image_guidance_scale": fields.image_cfg_scale,
+    }
+    return replace(finer, start=_start(spec, fields)), own
+
+
+def _start(spec: ModelSpec, fields: ImageToImage) -> Start:
+    """Return what the picture is at first.
+
+    Raises:
+        InvalidParams: The model cannot start from that.
+    """
+    name, value = "inpainting_fill", fields.inpainting_fill
+    start = _STARTS.get(value, "picture") if fields.mask else "picture"
+    if fields.resize_mode == _LATENT_UPSCALE:
+        if fields.mask:
+            said = "3 is for pictures without a mask; use 0, 1 or 2"
+            raise InvalidParams([FieldError("resize_mode", said)])
+        name, value, start = "resize_mode", _LATENT_UPSCALE, "latents"
+    if start != "picture" and not spec.has_plain_latents:
+        said = f"{value} cannot be had of {spec.model_id}, whose layout is {spec.layout}"
+        raise InvalidParams([FieldError(name, said)])
+    return start
 
 
 def _check(fields: Fields) -> None:
@@ -97,6 +141,11 @@ def _check(fields: Fields) -> None:
         FieldError(name, f"cannot be done here; leave it at {allowed[0]!r}")
         for name, allowed in _NEUTRAL.items()
         if getattr(fields, name, None) not in (None, *allowed)
+    ]
+    errors += [
+        FieldError(name, "cannot be done here; leave it at 0")
+        for name in ("seed_resize_from_w", "seed_resize_from_h")
+        if getattr(fields, name) > 0
     ]
     errors += [
         FieldError(name, "must be at least 1")

@@ -13,10 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from api.schemas import Number
 
 
-class Fields(BaseModel):
-    """What both routes take."""
+class _Body(BaseModel):
+    """A body of the WebUI's."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Fields(_Body):
+    """What the routes that draw take."""
 
     prompt: str = Field(
         "",
@@ -26,8 +37,21 @@ class Fields(BaseModel):
     negative_prompt: str = ""
     styles: list[str] = Field([], description="Must be empty: there are no styles here.")
     seed: int = Field(-1, description="-1 is a random one. Picture k has the seed `seed + k`.")
-    subseed: int = -1
-    subseed_strength: Number = Field(0.0, description="Must be 0.")
+    subseed: int = Field(-1, description="A second seed; -1 is a random one.")
+    subseed_strength: Number = Field(
+        0.0,
+        description="How far the noise leaves the seed's for the subseed's, from 0 to 1. Then "
+        "picture k has the seed `seed` and the subseed `subseed + k`. txt2img only.",
+    )
+    seed_resize_from_w: int = Field(0, description="Must be 0 or less.")
+    seed_resize_from_h: int = Field(0, description="Must be 0 or less.")
+    eta: Number | None = Field(None, description="Must be 0 or 1: each sampler has its own.")
+    s_churn: Number = Field(0.0, description="Must be 0.")
+    s_tmin: Number = Field(0.0, description="Must be 0.")
+    s_tmax: Number | None = Field(None, description="Must be 0.")
+    s_noise: Number = Field(1.0, description="Must be 1.")
+    s_min_uncond: Number = Field(0.0, description="Must be 0.")
+    infotext: str | None = Field(None, description="Must be empty.")
     sampler_name: str | None = Field(None, description="One of `GET samplers`.")
     sampler_index: str = Field("Euler", description="The same, where `sampler_name` is missing.")
     scheduler: str | None = Field(None, description="One of `GET schedulers`.")
@@ -42,7 +66,9 @@ class Fields(BaseModel):
     tiling: bool = Field(default=False, description="Must be false.")
     refiner_checkpoint: str | None = Field(None, description="Must be empty.")
     override_settings: dict[str, Any] = Field(
-        {}, description="`sd_model_checkpoint`: the model of this request; see `POST options`."
+        {},
+        description="`sd_model_checkpoint`: the model of this request; see `POST options`. "
+        "`samples_format`: png, jpg, webp or gif.",
     )
     override_settings_restore_afterwards: bool = True
     script_name: str | None = Field(None, description="Must be empty: there are no scripts here.")
@@ -54,18 +80,29 @@ class Fields(BaseModel):
         "are kept in any case.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_nulls(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value is not None}
-
 
 class TextToImage(Fields):
     """The body of `/sdapi/v1/txt2img`."""
 
-    enable_hr: bool = Field(default=False, description="Must be false.")
+    enable_hr: bool = Field(
+        default=False,
+        description="Draw a picture of `width` x `height` first, and over it, by "
+        "`denoising_strength`, in the larger size, which is what is paid for.",
+    )
+    hr_scale: Number = Field(2.0, description="How many times larger.")
+    hr_resize_x: int = Field(0, description="The larger width, in place of `hr_scale`.")
+    hr_resize_y: int = Field(0, description="The larger height. If both are given, of the shape.")
+    hr_upscaler: str = Field(
+        "Latent", description="One of `GET latent-upscale-modes`, or None, Lanczos or Nearest."
+    )
+    hr_second_pass_steps: int = Field(0, description="0: as `steps`.")
+    hr_checkpoint_name: str | None = Field(None, description="Must be empty: the same model.")
+    hr_sampler_name: str | None = Field(None, description="Must be empty: the same sampler.")
+    hr_scheduler: str | None = Field(None, description="Must be empty: the same schedule.")
+    hr_prompt: str = Field("", description="Must be empty, or `prompt`.")
+    hr_negative_prompt: str = Field("", description="Must be empty, or `negative_prompt`.")
+    firstphase_width: int = Field(0, description="Must be 0.")
+    firstphase_height: int = Field(0, description="Must be 0.")
 
 
 class ImageToImage(Fields):
@@ -75,17 +112,21 @@ class ImageToImage(Fields):
         [], description="One picture, as base64, a `data:` URL, or an http, https or s3 link."
     )
     resize_mode: int = Field(
-        0, description="0: stretch. 1: crop. 2: show all of it, its edges drawn out. Not 3."
+        0,
+        description="0: stretch. 1: crop. 2: show all of it, its edges drawn out. 3: stretch what "
+        "the model sees of it; without a mask.",
     )
     image_cfg_scale: Number = Field(1.5, description="instruct-pix2pix models only.")
     mask: str | None = Field(
         None, description="As `init_images`, and of that size: white is drawn, black stays."
     )
     mask_blur: Number = 4.0
+    mask_blur_x: Number | None = Field(None, description="Must be `mask_blur`.")
+    mask_blur_y: Number | None = Field(None, description="Must be `mask_blur`.")
     inpainting_fill: int = Field(
         0,
         description="What is under the mask at first. 0: the colours around it. 1: what is "
-        "there. Not 2 or 3.",
+        "there. 2: noise. 3: nothing.",
     )
     inpaint_full_res: bool = Field(
         default=True,
@@ -96,3 +137,27 @@ class ImageToImage(Fields):
     inpainting_mask_invert: int = 0
     initial_noise_multiplier: Number = Field(1.0, description="Must be 1.")
     include_init_images: bool = False
+
+
+class ExtraSingleImage(_Body):
+    """The body of `/sdapi/v1/extra-single-image`."""
+
+    image: str = Field(
+        "", description="The picture, as base64, a `data:` URL, or an http, https or s3 link."
+    )
+    resize_mode: int = Field(
+        0,
+        description="0: by `upscaling_resize`. 1: to `upscaling_resize_w` x `upscaling_resize_h`.",
+    )
+    upscaling_resize: Number = Field(2.0, description="How many times larger.")
+    upscaling_resize_w: int = 512
+    upscaling_resize_h: int = 512
+    upscaling_crop: bool = Field(
+        default=True,
+        description="Crop the picture to that shape. Else that size is covered.",
+    )
+    upscaler_1: str = Field("None", description="One of `GET upscalers`. None resamples: Lanczos.")
+    upscaler_2: str = Field("None", description="Must be None.")
+    extras_upscaler_2_visibility: Number = Field(0.0, description="Must be 0.")
+    gfpgan_visibility: Number = Field(0.0, description="Must be 0.")
+    codeformer_visibility: Number = Field(0.0, description="Must be 0.")

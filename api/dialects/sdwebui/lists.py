@@ -8,13 +8,17 @@ from flask import Response
 from pydantic import RootModel
 
 from api import offered
-from api.dialects.sdwebui import answers, asking
+from api.dialects.sdwebui import answers, asking, extras, hires
 from api.dialects.sdwebui.blueprint import bp
 from api.openapi import Answer, Operation, operation
 from api.runtime import current
 from api.views import View
+from ledger.tables import Offer
 from tasks import names
 from tasks.samplers import SAMPLERS, SCHEDULES
+
+# As the WebUI says of what makes any size.
+_ANY_SCALE = 4.0
 
 
 class Checkpoint(View):
@@ -55,6 +59,30 @@ class LoraItem(View):
     metadata: dict[str, Any]
 
 
+class UpscalerItem(View):
+    """What makes pictures larger."""
+
+    name: str
+    model_name: str | None
+    model_path: None = None
+    model_url: None = None
+    scale: float
+
+
+class ModeItem(View):
+    """A way between two passes."""
+
+    name: str
+
+
+class Upscalers(RootModel[list[UpscalerItem]]):
+    """The upscalers."""
+
+
+class Modes(RootModel[list[ModeItem]]):
+    """The ways."""
+
+
 class Checkpoints(RootModel[list[Checkpoint]]):
     """The models."""
 
@@ -87,7 +115,7 @@ def _answer(view: RootModel[Any]) -> Response:
 @bp.get("/sd-models")
 @operation(_said("The models", Checkpoints))
 def sd_models() -> Response:
-    """List the models that somebody offers."""
+    """List the models that somebody offers to draw with."""
     return _answer(
         Checkpoints(
             [
@@ -98,7 +126,7 @@ def sd_models() -> Response:
                     sha256=spec.sha256,
                     filename=names.file_name(spec),
                 )
-                for spec in offered.models(current())
+                for spec in offered.models(current(), Offer.pipeline != extras.UPSCALE)
             ]
         )
     )
@@ -145,3 +173,32 @@ def loras() -> Response:
             ]
         )
     )
+
+
+@bp.get("/upscalers")
+@operation(_said("The upscalers", Upscalers))
+def upscalers() -> Response:
+    """List the upscalers that somebody offers; `None` resamples as `Lanczos` does."""
+    found = offered.of_pipeline(current(), extras.UPSCALE)
+    return _answer(
+        Upscalers(
+            [
+                UpscalerItem(name="None", model_name=None, scale=_ANY_SCALE),
+                *(
+                    UpscalerItem(
+                        name=extras.name_of(spec),
+                        model_name=spec.model_id,
+                        scale=spec.factor or _ANY_SCALE,
+                    )
+                    for spec in found
+                ),
+            ]
+        )
+    )
+
+
+@bp.get("/latent-upscale-modes")
+@operation(_said("The ways", Modes))
+def latent_upscale_modes() -> Response:
+    """List the ways in which `enable_hr` brings latents to the larger size."""
+    return _answer(Modes([ModeItem(name=name) for name in hires.LATENT_MODES]))

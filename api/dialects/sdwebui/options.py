@@ -15,8 +15,10 @@ from api.tables import SdwebuiOptions
 from tasks import names
 from tasks.catalog import ModelSpec
 from tasks.errors import FieldError, InvalidParams, NoOffer, UnknownModel
+from tasks.finer import Format
 
 MODEL = "sd_model_checkpoint"
+FORMAT = "samples_format"
 HASH = "sd_checkpoint_hash"
 # What clients may read, and write back as it is.
 FIXED: Mapping[str, object] = {
@@ -27,6 +29,29 @@ FIXED: Mapping[str, object] = {
     "img2img_fix_steps": False,
     "eta_noise_seed_delta": 0,
 }
+
+_FORMATS: Mapping[str, Format] = {
+    "png": "png",
+    "jpg": "jpeg",
+    "jpeg": "jpeg",
+    "webp": "webp",
+    "gif": "gif",
+}
+
+
+def format_in(given: Mapping[str, Any]) -> tuple[Format, Mapping[str, Any]]:
+    """Return the format of a request's pictures, and its other options.
+
+    Raises:
+        InvalidParams: It is none that is written here.
+    """
+    asked = given.get(FORMAT)
+    others = {name: value for name, value in given.items() if name != FORMAT}
+    if asked is None:
+        return "png", others
+    if not isinstance(asked, str) or asked.lower() not in _FORMATS:
+        raise InvalidParams([FieldError(FORMAT, f"must be {', '.join(_FORMATS)}")])
+    return _FORMATS[asked.lower()], others
 
 
 def show(runtime: Runtime, gateway_id: UUID) -> dict[str, object]:

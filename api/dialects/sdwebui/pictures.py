@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from api import orders, parsing
 from api.dialects.sdwebui.fields import ImageToImage
 from api.runtime import Runtime
-from tasks import fitting, masks
+from tasks import fitting, formats, masks
 from tasks.errors import FieldError, InvalidParams
 from tasks.fitting import Fit, Mode
+from tasks.formats import Kind
 from tasks.inputs import CheckedImage
 
 if TYPE_CHECKING:
@@ -27,17 +28,23 @@ if TYPE_CHECKING:
 
 _MODES: tuple[Mode, ...] = ("stretch", "crop", "fill")
 _MAX_BLUR = 64
+_MAX_FILL = 3
 _MAX_PADDING = 1024
+_MAX_SEEN = 2048
 # Length, name and checksum frame a PNG's first chunk of 13 bytes, which follows eight bytes.
 _AFTER_HEADER = 8 + 4 + 4 + 13 + 4
 
 
 @dataclass(frozen=True)
 class Input:
-    """The picture that a job starts from, and where what it draws goes back to, if anywhere."""
+    """The picture that a job starts from, and where what it draws goes back to, if anywhere.
+
+    `fit` is the size that its worker brings it to, where that is not done here.
+    """
 
     picture: CheckedImage
     cut: masks.Cut | None = None
+    fit: Fit | None = None
 
 
 def read(runtime: Runtime, fields: ImageToImage) -> Input:
@@ -49,6 +56,8 @@ def read(runtime: Runtime, fields: ImageToImage) -> Input:
     """
     _check(fields)
     picture = orders.checked(runtime, parsing.picture_of(fields.init_images[0]))
+    if fields.resize_mode == len(_MODES):
+        return Input(_bounded(picture), fit=Fit(fields.width, fields.height))
     fit = Fit(fields.width, fields.height, _MODES[fields.resize_mode])
     if not fields.mask:
         return Input(fitting.fitted(picture, fit))
@@ -59,6 +68,18 @@ def read(runtime: Runtime, fields: ImageToImage) -> Input:
         return _cut_out(fields, picture, shown)
     mask = _mask(fields, fitting.fitted(shown, fit))
     return Input(_joined(fields, masks.opened(fitting.fitted(picture, fit)), mask))
+
+
+def _bounded(picture: CheckedImage) -> CheckedImage:
+    """Return a picture that a worker's network sees as a whole.
+
+    Raises:
+        InvalidParams: It is too large for that.
+    """
+    if max(picture.width, picture.height) > _MAX_SEEN:
+        said = f"is {picture.width}x{picture.height}; resize_mode 3 takes {_MAX_SEEN} a side"
+        raise InvalidParams([FieldError("init_images", said)])
+    return picture
 
 
 def _cut_out(fields: ImageToImage, picture: CheckedImage, shown: CheckedImage) -> Input:
@@ -88,10 +109,15 @@ def _check(fields: ImageToImage) -> None:
     errors = []
     if len(fields.init_images) > 1:
         errors.append(FieldError("init_images.1", "must be one picture; send a request for each"))
-    if not 0 <= fields.resize_mode < len(_MODES):
-        errors.append(FieldError("resize_mode", "must be 0, 1 or 2"))
-    if fields.mask and fields.inpainting_fill not in (0, 1):
-        errors.append(FieldError("inpainting_fill", "must be 0 or 1"))
+    if not 0 <= fields.resize_mode <= len(_MODES):
+        errors.append(FieldError("resize_mode", "must be 0, 1, 2 or 3"))
+    if fields.mask and not 0 <= fields.inpainting_fill <= _MAX_FILL:
+        errors.append(FieldError("inpainting_fill", f"must be from 0 to {_MAX_FILL}"))
+    errors += [
+        FieldError(name, "must be mask_blur: both ways are blurred alike")
+        for name in ("mask_blur_x", "mask_blur_y")
+        if getattr(fields, name) not in (None, fields.mask_blur)
+    ]
     if not 0 <= fields.mask_blur <= _MAX_BLUR:
         errors.append(FieldError("mask_blur", f"must be from 0 to {_MAX_BLUR}"))
     if not 0 <= fields.inpaint_full_res_padding <= _MAX_PADDING:
@@ -103,11 +129,12 @@ def _check(fields: ImageToImage) -> None:
 # --- outputs ----------------------------------------------------------------------------------
 
 
-def finished(data: bytes, cut: masks.Cut | None, text: str) -> bytes:
-    """Return an output as a PNG that says how it was made; put back to where it was cut out."""
-    if cut is not None:
-        data = _png(masks.put_back(_opened(data), cut))
-    return _with_text(data, text)
+def finished(data: bytes, cut: masks.Cut | None, text: str, kind: Kind = formats.PNG) -> bytes:
+    """Return an output as a file that says how it was made; put back to where it was cut out."""
+    if cut is None and kind is formats.PNG:
+        return _with_text(data, text)
+    whole = _opened(data) if cut is None else masks.put_back(_opened(data), cut)
+    return formats.encoded(whole, kind, {"parameters": text})
 
 
 def sheet(made: Sequence[bytes]) -> bytes:
@@ -121,7 +148,7 @@ def sheet(made: Sequence[bytes]) -> bytes:
     whole = Pillow.new("RGB", (columns * width, rows * height))
     for number, picture in enumerate(pictures):
         whole.paste(picture, (number % columns * width, number // columns * height))
-    return _png(whole)
+    return formats.encoded(whole, formats.PNG, {})
 
 
 def encoded(data: bytes) -> str:
@@ -133,12 +160,6 @@ def _opened(data: bytes) -> Image:
     from PIL import Image as Pillow
 
     return Pillow.open(io.BytesIO(data)).convert("RGB")
-
-
-def _png(picture: Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)  # as the worker's own
-    return out.getvalue()
 
 
 def _with_text(png: bytes, text: str) -> bytes:

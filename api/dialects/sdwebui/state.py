@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
-from pydantic import RootModel
+from pydantic import Field, RootModel
 
 from api import parsing, render
 from api.dialects.sdwebui import answers, options, running
@@ -13,6 +14,7 @@ from api.dialects.sdwebui.blueprint import bp
 from api.openapi import Answer, Operation, operation
 from api.runtime import current, current_gateway
 from api.views import View
+from tasks import workers
 from tasks.errors import NoOffer, UnknownModel
 
 
@@ -52,14 +54,31 @@ class Empty(View):
     """Nothing."""
 
 
+class Amount(View):
+    """Bytes of a memory, as far as it is for models."""
+
+    free: int
+    used: int
+    total: int
+
+
+class Devices(View):
+    """The memory that models draw in."""
+
+    system: Amount
+
+
+class Away(View):
+    """Why there are no numbers."""
+
+    error: str
+
+
 class Memory(View):
-    """Why there are no numbers: models are in the memory of workers, which are elsewhere."""
+    """The memory of the live workers, in all."""
 
-    ram: dict[str, str]
-    cuda: dict[str, str]
-
-
-_ELSEWHERE = {"error": "Models are in the memory of workers, which look after it themselves."}
+    ram: Amount | Away = Field(description="Where models wait to be used again.")
+    cuda: Devices | Away
 
 
 def _said(text: str, model: type[Any]) -> Operation:
@@ -167,7 +186,19 @@ def unload_checkpoint() -> Response:
 
 
 @bp.get("/memory")
-@operation(_said("Why there are no numbers", Memory))
+@operation(_said("The memory", Memory))
 def memory() -> Response:
-    """Say that there is no memory of the caller's own to be shown."""
-    return render.answer(Memory(ram=_ELSEWHERE, cuda=_ELSEWHERE))
+    """Show how much memory of the live workers models take, and how much is there for them."""
+    with current().reads() as session:
+        found = workers.memory_bytes(session)
+    device, waiting = (_amount(found, where) for where in ("device", "waiting"))
+    cuda = device if isinstance(device, Away) else Devices(system=device)
+    return render.answer(Memory(ram=waiting, cuda=cuda))
+
+
+def _amount(found: Mapping[str, int], where: str) -> Amount | Away:
+    total = found.get(f"{where}_budget")
+    if total is None:
+        return Away(error="No worker is up that tells of its memory.")
+    # One model may be larger than the budget, which bounds what is kept beside it.
+    return Amount(free=max(0, total - found[where]), used=found[where], total=total)

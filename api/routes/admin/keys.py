@@ -62,10 +62,15 @@ def index(gateway: str) -> Response:
     )
 )
 def revoke(gateway: str, key_id: str) -> Response:
-    """Revoke an API key at once. Twice is no error."""
-    with current().sessions.begin() as session:
+    """Revoke an API key. Twice is no error.
+
+    Every process of the API has heard of it within a second.
+    """
+    runtime = current()
+    with runtime.sessions.begin() as session:
         owner = find_gateway(session, gateway)
         view = _view(auth.revoke_key(session, owner.id, key_id))
+    runtime.keyring.forget(key_id)
     return render.answer(view)
 
 

@@ -85,7 +85,7 @@ def shared_world(servers: Servers, migrated: str) -> Iterator[World]:
     store.ensure_bucket()
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}".encode())
-        engine = make_engine(servers.application(name), pool_size=20)
+        engine = make_engine(servers.application(name), pool_size=40)
         yield _build(engine, lambda: store, settings)
         engine.dispose()
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -132,7 +132,7 @@ WRONG += [
     for owner, changes, status, code in (
         ("nobody", {}, 404, "unknown_orchestrator"),
         (ORCHESTRATOR, {"model_id": "no/such"}, 404, "unknown_model"),
-        (ORCHESTRATOR, {"pipeline": "upscale"}, 422, "invalid_params"),
+        (ORCHESTRATOR, {"pipeline": "image-to-video"}, 422, "invalid_params"),
         (ORCHESTRATOR, {"model_id": EDITOR}, 422, "invalid_params"),
         (ORCHESTRATOR, {"price_per_unit": "0"}, 422, "invalid_amount"),
         (ORCHESTRATOR, {"pixels_per_unit": 0}, 422, "invalid_amount"),
@@ -186,7 +186,7 @@ def test_what_is_shown_can_be_sent_back(world: World) -> None:
         ({"price_per_unit": "-1"}, "data.0.price_per_unit", "invalid_amount"),
         ({"price_per_unit": 1, "pixels_per_unit": 0}, "data.0.pixels_per_unit", "invalid_amount"),
         ({"price_per_unit": 1, "currency": "EUR"}, "data.0.currency", "invalid_amount"),
-        ({"price_per_unit": 1, "pipeline": "upscale"}, "data.0.pipeline", "invalid_params"),
+        ({"price_per_unit": 1, "pipeline": "image-to-video"}, "data.0.pipeline", "invalid_params"),
         ({"price_per_unit": 1, "model_id": "a\x00"}, "data.0.model_id", "invalid_params"),
         ({"price_per_unit": 1, "max": 2}, "data.0.max", "invalid_params"),
         ({"price_per_unit": 1, "model_id": MODEL}, "data.0.pipeline", "invalid_params"),

@@ -7,16 +7,30 @@ import copy
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from ledger import accounts, offers
+from ledger.money import unit_price
+from ledger.offers import Capability
+from ledger.tables import Offer
 from tasks import jobs
 from tasks.errors import InvalidImage
 from tasks.tables import Job
 from tests.integration.api.conformance import Answer
-from tests.integration.api.world import CHECKPOINT, MODEL, UNSOLD, World, png
+from tests.integration.api.world import (
+    CHECKPOINT,
+    LANCZOS,
+    MODEL,
+    ORCHESTRATOR,
+    UNSOLD,
+    UPSCALER,
+    World,
+    png,
+)
 from tests.web import Handler, Visit, Web, serving
 
 PROMPT = (
@@ -266,7 +280,6 @@ def without(name: str) -> dict[str, Any]:
         (metadata(runtime="a b"), "Incorrect payload structure, invalid runtime format"),
         (metadata(tasktype="pipeline"), "Incorrect payload structure, invalid tasktype"),
         (metadata(tasktype="extra-batch-image"), "Incorrect payload structure, invalid tasktype"),
-        (metadata(tasktype="extra-single-image"), "Incorrect payload structure, invalid tasktype"),
         (metadata(tasktype=_LEFT_OUT), "Incorrect payload structure, invalid tasktype"),
         (without("metadata"), "Incorrect payload structure, metadata is missing"),
         (without("content"), "Incorrect payload structure, content is missing"),
@@ -322,6 +335,7 @@ def test_a_body_that_is_too_large_is_refused(shared_world: World) -> None:
         (metadata(runtime="nobody"), 404, "unknown_runtime"),
         (content(alwayson_scripts={"sd_model_checkpoint": "no.safetensors"}), 404, "unknown_model"),
         (metadata(runtime="unsold"), 404, "no_offer"),
+        (metadata(runtime="southern"), 404, "no_offer"),
         (content(override_settings={"sd_model_checkpoint": UNSOLD}), 404, "no_offer"),
     ],
 )
@@ -344,7 +358,7 @@ def test_what_cannot_be_routed_is_refused_and_not_lost(
         ({"prompt": ""}, "prompt"),
         ({"prompt": 5}, "prompt"),
         ({"script_name": "loopback"}, "script_name"),
-        ({"enable_hr": True}, "enable_hr"),
+        ({"enable_hr": True, "hr_upscaler": "SwinIR"}, "hr_upscaler"),
         ({"alwayson_scripts": {"controlnet": {"args": []}}}, "alwayson_scripts"),
         ({"sampler_name": "no such"}, "sampler_name"),
         ({"prompt": "a dog <hypernet:x:1>"}, "prompt"),
@@ -367,7 +381,7 @@ def test_a_field_that_is_wrong_or_not_done_here_is_named(
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"resize_mode": 3}, "resize_mode"),
+        ({"resize_mode": 4}, "resize_mode"),
         ({"init_images": []}, "init_images"),
         ({"init_images": ["a", "b"]}, "init_images.1"),
         ({"mask": base64.b64encode(png(64, 64)).decode()}, "inpaint_full_res"),
@@ -390,11 +404,80 @@ def test_a_picture_that_cannot_be_used_is_refused(
     assert shared_world.traces() == before
 
 
+def larger(**changes: Any) -> dict[str, Any]:
+    """A task that makes a picture of 64 x 32 larger."""
+    body = metadata(tasktype="extra-single-image")
+    picture = base64.b64encode(png(64, 32)).decode()
+    body["task"]["content"] = {"image": picture, "upscaler_1": UPSCALER, **changes}
+    return body
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "model_id"),
+    [
+        ({}, (128, 64), UPSCALER),
+        ({"upscaler_1": "None", "upscaling_resize": 0.5}, (32, 16), LANCZOS),
+        (
+            {"resize_mode": 1, "upscaling_resize_w": 100, "upscaling_resize_h": 100},
+            (100, 100),
+            UPSCALER,
+        ),
+    ],
+)
+def test_a_picture_can_be_made_larger(
+    shared_world: World, changes: dict[str, Any], size: tuple[int, int], model_id: str
+) -> None:
+    shared_world.sell_upscaling()
+    row = job(shared_world, post(shared_world, V2, larger(**changes)))
+    assert (row.pipeline, row.model_id) == ("upscale", model_id)
+    assert (row.params["width"], row.params["height"]) == size
+    assert row.units == size[0] * size[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"image": ""}, "image"),
+        ({"image": "AAAA"}, "image"),
+        ({"image": "http://169.254.169.254/latest"}, "image"),
+        ({"upscaler_1": "R-ESRGAN 4x+"}, "upscaler_1"),
+        ({"upscaling_resize": 5}, "upscaling_resize"),
+        ({"gfpgan_visibility": 1}, "gfpgan_visibility"),
+        ({"resize_mode": "x"}, "resize_mode"),
+    ],
+)
+def test_what_cannot_be_made_larger_is_refused(
+    shared_world: World, changes: dict[str, Any], field: str
+) -> None:
+    response = post(shared_world, V2, larger(**changes))
+    assert response.status_code == 400
+    assert response.json["code"] in ("invalid_params", InvalidImage.code)
+    assert [one["field"] for one in response.json["errors"]] == [field]
+
+
 def test_a_fixed_runtime_runs_no_other_model(shared_world: World) -> None:
     for name, status in ((MODEL, 200), (CHECKPOINT, 200), (UNSOLD, 400)):
         body = content(alwayson_scripts={"sd_model_checkpoint": name})
         body["task"]["metadata"]["runtime"] = "fixed"
         assert post(shared_world, V2, body).status_code == status
+
+
+def test_a_runtime_of_an_orchestrator_goes_to_nobody_else(
+    shared_world: World,
+) -> None:
+    with shared_world.sessions.begin() as session:
+        other = accounts.create_orchestrator(session, "cheap", "USD", Decimal(0))
+        price = unit_price("0.000000001")
+        capability = Capability("text-to-image", MODEL)
+        offers.publish(session, other.id, capability, price, "USD")
+    try:
+        for runtime, who in (("fixed", "cheap"), ("northern", ORCHESTRATOR)):
+            row = job(shared_world, post(shared_world, V2, metadata(runtime=runtime)))
+            assert row.orchestrator.name == who
+    finally:
+        with shared_world.sessions.begin() as session:
+            [mine] = offers.live(session, Offer.orchestrator_id == other.id)
+            offers.withdraw(session, mine)
 
 
 @pytest.mark.parametrize("key", ["", "px_nobody", "nonsense"])

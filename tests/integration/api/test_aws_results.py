@@ -16,7 +16,7 @@ from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from api import messages
-from tasks import claims, names, webhooks
+from tasks import claims, jobs, names, webhooks
 from tasks.delivery import Courier
 from tasks.errors import InferenceError
 from tasks.outbound import Outbound
@@ -27,7 +27,7 @@ from tasks.tables import Job, Webhook
 from tests.fakes import EXPLODES, FakeEngine, PickyEngine
 from tests.integration.api.test_aws import NEW, OLD, V1, V2, metadata, post
 from tests.integration.api.working import working
-from tests.integration.api.world import MODEL, World, png
+from tests.integration.api.world import LANCZOS, MODEL, World, png
 from tests.stage import eventually
 from tests.web import Handler, Visit, Web, serving
 
@@ -55,7 +55,7 @@ class Studio:
         response = post(self.world, path, body)
         assert response.status_code == 200, response.text
         job_id = UUID(response.json["job_id"])
-        with working(self.world, engine):
+        with working(self.world, engine, (MODEL, LANCZOS)):
             eventually(lambda: self.job(job_id).finished_at)
         return job_id
 
@@ -68,7 +68,10 @@ class Studio:
         rules = Rules(trusted=frozenset({f"127.0.0.1:{self.web.port}"}))
         settings = self.world.runtime.task_settings
         render = messages.renderer("https://pixels.example")
-        Courier(self.world.sessions, Outbound(rules), self.publish, render, settings).deliver()
+        post_office = Outbound(rules)
+        Courier(
+            self.world.sessions, post_office, self.publish, render, settings, self.world.store
+        ).deliver()
         visit = next(one for one in reversed(self.web.visits) if one.path == "/hook")
         found = Verifier(self.webhook.secret or "").verify(visit.body, dict(visit.headers))
         assert json.loads(self.published[-1]) == found
@@ -98,6 +101,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def studio(shared_world: World, web: Web) -> Studio:
     trusted = f"127.0.0.1:{web.port}"
+    shared_world.sell_upscaling()
     settings = shared_world.runtime.task_settings.model_copy(
         update={"link_hosts": trusted, "retry_delay_s": 0}
     )
@@ -174,15 +178,39 @@ def test_pictures_are_numbered_in_the_order_of_their_seeds_and_the_manifest_says
     assert (parameters["steps"], parameters["sd_model_checkpoint"]) == (16, MODEL)
 
 
-def test_a_task_that_fails_is_told_with_its_error_and_leaves_nothing(studio: Studio) -> None:
+def test_a_task_that_fails_is_told_with_its_error_which_its_folder_has_too(studio: Studio) -> None:
     asked = metadata()
     asked["task"]["content"]["prompt"] = EXPLODES
     job_id = studio.run(V2, asked, FakeEngine())
     message = studio.told()
     assert (message["result"], message["status"], message["image_url"]) == (False, "failed", [])
-    assert (message["output_url"], message["error"]["code"]) == (None, "internal_error")
+    assert message["error"]["code"] == "internal_error"
     assert message["job_id"] == str(job_id)
+    [manifest] = studio.keys()
+    assert message["output_url"].endswith(manifest)
+    assert json.loads(studio.get(message["output_url"])) == {
+        "images": [""],
+        "parameters": {
+            "id_task": "t-1",
+            "status": 0,
+            "error_msg": message["error"]["message"],
+            "reason": {"code": "internal_error", "state": "failed"},
+        },
+        "info": "",
+    }
+
+
+def test_a_task_that_was_canceled_before_it_ran_has_a_manifest_when_it_is_swept(
+    studio: Studio,
+) -> None:
+    job_id = UUID(post(studio.world, V2, metadata()).json["job_id"])
+    studio.world.change(lambda session: jobs.cancel(session, studio.world.gateway_id, job_id))
     assert studio.keys() == []
+    assert not studio.job(job_id).swept
+    sweep(studio, job_id)
+    [manifest] = studio.keys()
+    said = json.loads(studio.world.store.get(manifest))["parameters"]
+    assert (said["error_msg"], said["reason"]["state"]) == ("The task was canceled.", "canceled")
 
 
 def test_the_same_task_again_overwrites_nothing(studio: Studio) -> None:
@@ -204,12 +232,13 @@ def test_an_attempt_that_drew_what_is_taken_draws_anew(studio: Studio) -> None:
     assert studio.told()["image_url"][0].endswith(f"{task.stem(job_id, 2)}-1.png")
 
 
-def sweep(studio: Studio) -> None:
-    studio.world.change(
-        lambda session: session.execute(
-            text("UPDATE jobs SET swept = false, finished_at = now() - interval '1 day'")
-        )
+def sweep(studio: Studio, *job_ids: UUID) -> None:
+    """Sweep these jobs, which ended long ago."""
+    again = text(
+        "UPDATE jobs SET swept = NOT (id = ANY(:ids)), finished_at = now() - interval '1 day'"
+        " WHERE finished_at IS NOT NULL"
     )
+    studio.world.change(lambda session: session.execute(again, {"ids": list(job_ids)}))
     settings = studio.world.runtime.task_settings
     Sweeper(studio.world.sessions, studio.world.store, lambda _: None, settings).clear()
 
@@ -225,7 +254,7 @@ def test_what_a_lost_attempt_left_goes_and_nothing_of_others_does(studio: Studio
     winner = f"{task.stem(first, 2)}.out"
     for key in (winner, f"{task.stem(first, 2)}-2.png"):
         studio.world.store.put(key, b"late", "image/png")
-    sweep(studio)
+    sweep(studio, first)
     # The first attempt's manifest went with it; its picture is an output, and stays.
     assert studio.keys() == sorted({*kept, winner} - {f"{task.stem(first, 1)}.out"})
 
@@ -241,6 +270,40 @@ def test_what_had_its_time_goes_with_its_manifest(studio: Studio) -> None:
     sweeper = Sweeper(studio.world.sessions, studio.world.store, lambda _: None, settings)
     sweeper.delete_outdated()
     assert studio.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "format_"),
+    [("jpg", ".jpg", "JPEG"), ("webp", ".webp", "WEBP"), ("gif", ".gif", "GIF")],
+)
+def test_results_in_other_formats_are_called_by_their_content(
+    studio: Studio, name: str, ending: str, format_: str
+) -> None:
+    asked = metadata()
+    asked["task"]["content"].update(
+        batch_size=2, width=64, height=64, override_settings={"samples_format": name}
+    )
+    job_id = studio.run(V2, asked, FakeEngine())
+    urls = studio.told()["image_url"]
+    assert [url.rpartition("-")[2] for url in urls] == [f"1{ending}", f"2{ending}"]
+    assert [Image.open(io.BytesIO(studio.get(url))).format for url in urls] == [format_] * 2
+    outputs = studio.world.client().get(f"/v1/jobs/{job_id}").json["outputs"]
+    assert {one["content_type"] for one in outputs} == {f"image/{format_.lower()}"}
+    streamed = studio.world.client("").get(outputs[0]["url"])
+    assert streamed.headers["Content-Type"] == f"image/{format_.lower()}"
+
+
+def test_a_picture_is_made_larger(studio: Studio) -> None:
+    asked = metadata(tasktype="extra-single-image")
+    asked["task"]["content"] = {
+        "image": studio.web.url("/cat.png"),
+        "upscaler_1": "Lanczos",
+        "upscaling_resize": 1.5,
+    }
+    job = studio.job(studio.run(V2, asked, FakeEngine()))
+    [url] = studio.told()["image_url"]
+    assert Image.open(io.BytesIO(studio.get(url))).size == (450, 300)
+    assert (job.pipeline, job.model_id, job.units) == ("upscale", LANCZOS, 450 * 300)
 
 
 def test_a_partial_result_keeps_the_numbers_of_its_pictures(studio: Studio) -> None:

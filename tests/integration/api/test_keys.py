@@ -9,7 +9,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from api import auth
+from api.auth import KEPT_S, Keyring
+from api.errors import NotAuthenticated
 from api.openapi import described
+from api.tables import ApiKey
 from tasks import keys
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import ADMIN_KEY, GOOD, World, problem
@@ -119,6 +123,35 @@ def test_a_key_is_revoked_at_once(world: World) -> None:
     problem(world.client().get("/v1/balance"), 401, "not_authenticated")
     again = admin.delete(f"/v1/admin/gateways/first/keys/{key_id}")
     assert again.json["revoked_at"] == revoked.json["revoked_at"] is not None
+
+
+def test_a_key_that_is_revoked_elsewhere_opens_for_a_second_at_most(world: World) -> None:
+    now = 100.0
+    keyring = Keyring(world.sessions, clock=lambda: now)
+    header = f"Bearer {world.key}"
+    caller = keyring.authenticate(header)
+    with world.sessions.begin() as session:
+        auth.revoke_key(session, caller.gateway_id, caller.api_key_id)
+    now += KEPT_S - 0.001
+    assert keyring.authenticate(header) == caller
+    # From when it was asked for, however often it is used meanwhile.
+    now += 0.001
+    with pytest.raises(NotAuthenticated):
+        keyring.authenticate(header)
+
+
+def test_a_key_that_did_not_open_is_asked_for_again(world: World) -> None:
+    keyring = Keyring(world.sessions, clock=lambda: 0.0)
+    made = keys.make()
+    header = f"Bearer {made.written('px')}"
+    with pytest.raises(NotAuthenticated):
+        keyring.authenticate(header)
+    with world.sessions.begin() as session:
+        gateway_id = keyring.authenticate(f"Bearer {world.key}").gateway_id
+        session.add(
+            ApiKey(id=made.id, gateway_id=gateway_id, name="new", secret_hash=made.secret_hash)
+        )
+    assert keyring.authenticate(header).api_key_id == made.id
 
 
 def test_the_database_never_sees_a_secret(shared_world: World) -> None:

@@ -11,9 +11,11 @@ from ledger.offers import Capability
 from tests.integration.api.world import (
     FROM_IMAGE,
     GOOD,
+    LANCZOS,
     MODEL,
     ORCHESTRATOR,
     PRICE,
+    UPSCALER,
     World,
     png,
 )
@@ -115,3 +117,26 @@ def test_the_requests_own_price_only_tightens(world: World) -> None:
     assert world.client().post("/v1/quotes", json=GOOD).json["limit"] is None
     quote = world.client().post("/v1/quotes", json={**GOOD, "max_price": 1}).json
     assert quote["limit"]["price_per_unit"] == "1"
+
+
+def test_a_larger_picture_is_priced_by_what_it_becomes(world: World) -> None:
+    world.sell_upscaling()
+    picture = base64.b64encode(png(64, 32)).decode()
+    asked = {"pipeline": "upscale", "model_id": UPSCALER, "image": picture}
+    whole = world.client().post("/v1/quotes", json=asked).json
+    assert (whole["parameters"]["width"], whole["parameters"]["height"]) == (256, 128)
+    assert whole["units"] == 256 * 128
+    less = world.client().post("/v1/quotes", json={**asked, "width": 100, "height": 50}).json
+    assert less["units"] == 100 * 50
+    job = world.client().post("/v1/jobs", json={**asked, "model_id": "Lanczos",
+                                                "width": 96, "height": 48})  # fmt: skip
+    assert job.status_code == 202
+    assert (job.json["model_id"], job.json["units"]) == (LANCZOS, 96 * 48)
+    for wrong in ({"width": 300}, {"image": None}, {"model_id": MODEL}, {"loras": '{"a/b": 1}'}):
+        refused = world.client().post("/v1/jobs", json={**asked, **wrong})
+        assert (refused.status_code, refused.json["code"]) == (422, "invalid_params")
+    listed = world.client().get("/v1/models").json["data"]
+    assert {one["model_id"] for one in listed if one["pipeline"] == "upscale"} == {
+        UPSCALER,
+        LANCZOS,
+    }

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, text
@@ -46,6 +47,35 @@ def listening(world: World, poll_s: float) -> World:
     engine = world.sessions.kw["bind"]
     vars(world.runtime)["waiting"] = Waiting(engine, 512, 512, poll_s)
     return world
+
+
+def test_a_process_that_is_to_end_lets_waiting_requests_go(world: World) -> None:
+    """Who can ask again at once; who cannot, as late as possible, and whoever comes after."""
+    waiting, gateway_id = Waiting(world.sessions.kw["bind"], 512, 512), world.gateway_id
+    job_id = UUID(world.submit()["id"])
+    ended: list[str] = []
+
+    def wait(name: str, *, can_ask_again: bool) -> threading.Thread:
+        def run() -> None:
+            with waiting.place(gateway_id):
+                waiting.wait(gateway_id, job_id, 60, can_ask_again=can_ask_again)
+            ended.append(name)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    threads = [wait("first", can_ask_again=True), wait("last", can_ask_again=False)]
+    eventually(lambda: waiting.taken == 2)
+    waiting.leave(patience_s=3600)
+    threads[0].join(30)
+    assert ended == ["first"]
+    wait("second", can_ask_again=True).join(30)
+    assert ended == ["first", "second"]
+    waiting.leave(patience_s=0)
+    threads[1].join(30)
+    wait("too late", can_ask_again=False).join(30)
+    assert ended == ["first", "second", "last", "too late"]
 
 
 def backend(world: World) -> int | None:

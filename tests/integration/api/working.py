@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from werkzeug.serving import make_server
 
 from ledger import accounts
 from ledger.offers import Capability
+from tasks.catalog import Pipeline
 from tasks.engine.protocol import Engine
 from tasks.generate import Runner
 from tasks.leases import Leases
@@ -32,7 +34,7 @@ def working(world: World, engine: Engine, model_ids: Sequence[str] = (MODEL,)) -
         orchestrator_id=owner.id,
         queues=tuple(
             queue_name(Capability(pipeline, model_id), ORCHESTRATOR)
-            for pipeline in ("text-to-image", "image-to-image")
+            for pipeline in get_args(Pipeline)
             for model_id in model_ids
         ),
         sessions=world.sessions,

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -35,35 +35,63 @@ from tests.integration.api.conformance import CheckedClient
 MODEL = "test/sd"
 UNSOLD = "test/unsold"
 EDITOR = "test/editor"
+UPSCALER, LANCZOS = "test/x4", "test/lanczos"
 PRICE = "0.000000019073484"
 ADMIN_KEY = "the-admin-key"
 ORCHESTRATOR = "north"
 MAX_BODY_BYTES = 1_000_000
 
+BOTH: tuple[Pipeline, ...] = ("text-to-image", "image-to-image")
 CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
 
 CATALOG = Catalog(
     (
+        *(
+            ModelSpec(
+                model_id=model_id,
+                source="unused",
+                layout="stable-diffusion",
+                pipelines=BOTH[1:] if model_id == EDITOR else BOTH,
+                aliases=(CHECKPOINT,) if model_id == MODEL else (),
+                default_width=256,
+                default_height=256,
+                max_size=512,
+                default_steps=8,
+                max_steps=100,
+                max_images=16,
+                max_prompt_chars=200,
+            )
+            for model_id in (MODEL, UNSOLD, EDITOR)
+        ),
         ModelSpec(
-            model_id=model_id,
-            source="unused",
-            layout="stable-diffusion",
-            pipelines=("image-to-image",) if model_id == EDITOR else get_args(Pipeline),
-            aliases=(CHECKPOINT,) if model_id == MODEL else (),
-            default_width=256,
-            default_height=256,
+            UPSCALER,
+            "unused",
+            "upscaler",
+            ("upscale",),
             max_size=512,
-            default_steps=8,
-            max_steps=100,
-            max_images=16,
-            max_prompt_chars=200,
-        )
-        for model_id in (MODEL, UNSOLD, EDITOR)
+            size_multiple=1,
+            default_steps=4,
+        ),
+        ModelSpec(
+            LANCZOS,
+            "lanczos",
+            "resampling",
+            ("upscale",),
+            aliases=("Lanczos",),
+            min_size=1,
+            max_size=1024,
+            size_multiple=1,
+            default_steps=1,
+            run_steps=(1, 1),
+            max_images=1,
+        ),
     ),
     (
         ModelRuntime("sdruntime", (MODEL, UNSOLD), dynamic=True),
         ModelRuntime("fixed", (MODEL,)),
         ModelRuntime("unsold", (UNSOLD,)),
+        ModelRuntime("northern", (MODEL,), orchestrator=ORCHESTRATOR),
+        ModelRuntime("southern", (MODEL,), orchestrator="south"),
     ),
 )
 
@@ -116,7 +144,7 @@ class World:
                 for table in ("jobs", "holds", "entries", "postings")
             }
             found["held"] = session.scalar(
-                text("SELECT sum(balance) FROM accounts WHERE kind = 'held'")
+                text("SELECT sum(balance) FROM ledger_balances WHERE account = 'held'")
             )
         found["objects"] = [stored.key for stored in self.store.list("")]
         with redis.Redis.from_url(self.redis_url) as broker:
@@ -135,6 +163,17 @@ class World:
         """Change something in the database."""
         with self.sessions.begin() as session:
             what(session)
+
+    def sell_upscaling(self) -> None:
+        """Let the orchestrator offer to make pictures larger."""
+
+        def publish(session: Session) -> None:
+            owner = accounts.find_orchestrator(session, ORCHESTRATOR)
+            for model_id in (UPSCALER, LANCZOS):
+                capability = Capability("upscale", model_id)
+                offers.publish(session, owner.id, capability, unit_price(PRICE), "USD")
+
+        self.change(publish)
 
     def set_limit(self, price: str | None) -> None:
         """Give the gateway this one limit; None is any price."""

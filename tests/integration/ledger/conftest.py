@@ -42,7 +42,7 @@ def shared_sessions(servers: Servers, migrated: str) -> Iterator[sessionmaker[Se
     """A database for all tests of a module: for those that leave nothing behind."""
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE shared TEMPLATE {migrated}".encode())
-        engine = make_engine(servers.database("shared"), pool_size=20)
+        engine = make_engine(servers.database("shared"), pool_size=40)
         yield make_session_factory(engine)
         engine.dispose()
         connection.execute(b"DROP DATABASE shared WITH (FORCE)")

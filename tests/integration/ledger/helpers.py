@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import accounts, audit, budgets, holds, offers, payouts, rates, refunds, snapshots
@@ -44,6 +44,10 @@ class Party:
     gateway_id: UUID
     orchestrator_id: UUID
     offer: LiveOffer
+
+
+def charges_of(session: Session, hold_ids: Collection[UUID]) -> list[Charge]:
+    return list(session.scalars(select(Charge).where(Charge.hold_id.in_(hold_ids))))
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Book:
 
     def capture(self, units_by_hold: Mapping[UUID, int]) -> list[Charge]:
         with self.sessions.begin() as session:
-            return holds.capture(session, units_by_hold)
+            holds.capture(session, units_by_hold)
+            return charges_of(session, units_by_hold)
 
     def void(self, *hold_ids: UUID) -> None:
         with self.sessions.begin() as session:

@@ -42,7 +42,7 @@ HELD = "(SELECT id FROM accounts WHERE gateway_id = :north AND kind = 'held')"
 SOUTH = "(SELECT id FROM accounts WHERE gateway_id = :south AND kind = 'available')"
 ETHER = "(SELECT id FROM accounts WHERE gateway_id = :ether AND kind = 'available')"
 FUNDING = "(SELECT id FROM accounts WHERE kind = 'funding' AND currency = 'USD')"
-REVENUE = "(SELECT id FROM accounts WHERE kind = 'revenue')"
+REVENUE = "(SELECT id FROM accounts WHERE kind = 'revenue' AND currency = 'USD')"
 PAYABLE = "(SELECT id FROM accounts WHERE orchestrator_id = :payee AND kind = 'payable')"
 OTHER_PAYABLE = "(SELECT id FROM accounts WHERE orchestrator_id = :other AND kind = 'payable')"
 

@@ -36,7 +36,8 @@ FAULTS = {
         "a balance that is not the sum of its postings",
         "a gateway below zero",
     ],
-    "UPDATE accounts SET balance = 7 WHERE kind = 'held'": [
+    """UPDATE postings SET amount = amount + 1 FROM accounts a
+        WHERE a.id = account_id AND a.kind = 'held'""": [
         "held funds that are not the sum of the open holds"
     ],
     "UPDATE holds SET state = 'voided', resolved_at = now() WHERE state = 'open'": [

@@ -295,8 +295,9 @@ class Market:
         return lambda: None
 
     def capture(self, session: Session, dice: random.Random) -> Callable[[], None]:
-        charges = holds.capture(session, dict.fromkeys(self.some(dice), 1))
-        return lambda: self.charged.extend(charge.hold_id for charge in charges)
+        chosen = self.some(dice)
+        holds.capture(session, dict.fromkeys(chosen, 1))
+        return lambda: self.charged.extend(chosen)
 
     def move(self, session: Session, dice: random.Random) -> Callable[[], None]:
         if not self.held:

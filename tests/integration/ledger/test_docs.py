@@ -1,4 +1,4 @@
-"""Pins that docs/ledger.md is true: its views, column by column, and its checks by their finds."""
+"""Pins that docs/reference/ledger.md is true: its views, column by column, and its checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tests.integration.ledger.helpers import DEFENCELESS, Book, new_book
 
-PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "ledger.md").read_text()
 VIEWS = re.findall(r"### `(\w+)`\n(.*?)(?=\n##)", PAGE, re.DOTALL)
 CHECKS = re.findall(r"([^\n]+\?)\n\n```sql\n(.*?)```", PAGE, re.DOTALL)
 ACCOUNTS = re.findall(r"^\| `(\w+)` \|", PAGE.split("## ")[2], re.MULTILINE)
@@ -64,7 +64,11 @@ def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
         ("DELETE FROM postings WHERE entry_id = 1", ["its lines", "kept balance"]),
         ("UPDATE entries SET currency = 'ETH' WHERE id = 1", ["its lines"]),
         ("UPDATE accounts SET balance = balance + 1 WHERE kind = 'available'", ["kept balance"]),
-        ("UPDATE accounts SET balance = 7 WHERE kind = 'held'", ["kept balance", "on hold"]),
+        (
+            """UPDATE postings SET amount = amount + 1 FROM accounts a
+                WHERE a.id = account_id AND a.kind = 'held'""",
+            ["every entry add up", "on hold"],
+        ),
         (
             "UPDATE holds SET state = 'voided', resolved_at = now() WHERE state = 'open'",
             ["on hold", "in the state"],

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from ledger import accounts, holds, journal, limits, offers, refunds, reports
+from ledger import accounts, holds, journal, limits, money, offers, refunds, reports
 from ledger.errors import (
     CurrencyMismatch,
     HoldAlreadyResolved,
@@ -393,7 +393,7 @@ def test_unknown_holds_are_named(book: Book) -> None:
 
 def test_resolving_nothing_does_nothing(shared_sessions: Sessions) -> None:
     with shared_sessions.begin() as session:
-        assert holds.capture(session, {}) == []
+        holds.capture(session, {})
         holds.void(session, [])
         holds.expire(session, [])
 
@@ -409,6 +409,31 @@ def test_a_batch_over_many_parties_is_one_settlement(book: Book) -> None:
     assert {charge.hold_id: charge.units for charge in charges} == batch
     assert all(book.balance(party).held == 0 for party in parties)
     book.prove()
+
+
+@pytest.mark.parametrize(
+    ("price", "per", "fee_rate", "units", "amount", "fee"),
+    [
+        pytest.param("1.9073484e-08", 1, "0.1", 131072, "0.002499999694848", "0.0002499999694848"),
+        pytest.param("1e-18", 3, "0", 4, "2e-18", "0", id="the amount is rounded up"),
+        pytest.param("1e-18", 1, "0.999999", 1, "1e-18", "0", id="the fee is rounded down"),
+        pytest.param("1e-18", 1, "1", 7, "7e-18", "7e-18", id="all of it is the platform's"),
+        pytest.param("7e-18", 10**18, "0.5", 10**18, "7e-18", "3e-18", id="large pixels_per_unit"),
+    ],
+)
+def test_what_a_capture_takes_is_exact_to_the_last_digit(
+    book: Book, price: str, per: int, fee_rate: str, units: int, amount: str, fee: str
+) -> None:
+    name = book.fresh("exact").split()[1]
+    party = book.open_party(name, price=price, per=per, fee_rate=fee_rate)
+    book.top_up("1", party)
+    hold_id = book.hold(units, party)
+
+    [charge] = book.capture({hold_id: units})
+
+    assert (charge.amount, charge.platform_fee) == (Decimal(amount), Decimal(fee))
+    assert charge.orchestrator_payment == charge.amount - charge.platform_fee
+    assert charge.amount == money.charge(units, party.offer.price)
 
 
 def test_a_hold_named_twice_is_given_back_once(book: Book) -> None:

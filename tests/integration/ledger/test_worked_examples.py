@@ -25,7 +25,13 @@ def test_a_top_up(book: Book) -> None:
     book.top_up("10")
 
     assert book.balance().available == 10
-    assert book.trial_balance() == {"available": 10, "held": 0, "payable": 0, "funding": -10}
+    assert book.trial_balance() == {
+        "available": 10,
+        "held": 0,
+        "payable": 0,
+        "revenue": 0,
+        "funding": -10,
+    }
     book.prove()
 
 

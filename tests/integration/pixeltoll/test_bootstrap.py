@@ -99,6 +99,9 @@ revision = "0123456789012345678901234567890123456789"
     assert bootstrap.capabilities(tmp_path / "catalog.toml") == [
         Capability("text-to-image", "my/model"),
         Capability("image-to-image", "my/model"),
+        # Nobody has to bring weights for these.
+        Capability("upscale", "pixeltoll/lanczos"),
+        Capability("upscale", "pixeltoll/nearest"),
     ]
 
 

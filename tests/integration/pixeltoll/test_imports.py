@@ -33,8 +33,9 @@ def test_the_documented_models_become_offers(rig: Operator, tmp_path: Path) -> N
     said = rig.run("offer", "import", "rig", file)
 
     assert said.splitlines()[1].split()[:4] == ["added", "text-to-image", REALVIS, "4768371"]
-    assert f"Ignored: {file}, line 7: pipeline: upscale is not run here.\n" in said
-    (row,) = rig.rows("offer", "list")
+    assert f"Ignored: {file}, line 17: pipeline: audio-to-text is not run here.\n" in said
+    row, larger = rig.rows("offer", "list")
+    assert (larger["pipeline"], larger["price_per_unit"]) == ("upscale", "0.005")
     assert (row["orchestrator"], row["model_id"]) == ("rig", REALVIS)
     assert (row["price_per_unit"], row["currency"]) == ("4768371", "wei")
 

@@ -10,6 +10,7 @@ from tasks import claims, webhooks
 from tasks.delivery import Courier
 from tasks.outbound import Outbound
 from tasks.places import Rules
+from tasks.storage import ObjectStore
 from tasks.tables import Job, Webhook, WebhookDelivery
 from tests.integration.pixeltoll.helpers import outputs
 from tests.stage import Stage
@@ -57,6 +58,7 @@ class Post:
             publish,
             messages.renderer(HOST),
             self.settings.model_copy(update=settings),
+            ObjectStore.from_settings(self.settings),
         )
 
     def log(self) -> list[WebhookDelivery]:

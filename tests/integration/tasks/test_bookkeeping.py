@@ -35,17 +35,17 @@ def test_what_is_wrong_is_told_with_its_rows_and_no_prompt(stage: Stage) -> None
     job = stage.submit("a secret prompt")
     with as_owner(stage.sessions) as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
-        session.execute(text("UPDATE accounts SET balance = balance + 1 WHERE kind = 'held'"))
+        session.execute(text("UPDATE accounts SET balance = balance + 1 WHERE balance > 0"))
         session.execute(text("UPDATE jobs SET state = 'failed', finished_at = now()"))
 
-    balance, held, unfinished, line = audited(stage)
+    balance, unfinished, line = audited(stage)
 
-    assert {one["log_level"] for one in (balance, held, unfinished)} == {"error"}
+    assert {one["log_level"] for one in (balance, unfinished)} == {"error"}
     assert "balance" in balance["check"]
-    assert balance["rows"][0]["kind"] == "held"
+    assert balance["rows"][0]["kind"] == "available"
     assert unfinished["rows"][0]["job_id"] == str(job.id)
-    assert "secret" not in repr((balance, held, unfinished))
-    assert line["findings"] == 3
+    assert "secret" not in repr((balance, unfinished))
+    assert line["findings"] == 2
 
 
 def test_funds_that_are_held_for_no_job_are_found(stage: Stage) -> None:

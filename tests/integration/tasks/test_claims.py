@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from tasks import claims, jobs
+from tasks import claims, jobs, sweeps
 from tasks.claims import Progress
 from tasks.tables import Job
 from tests.invariants import assert_sound
@@ -79,6 +79,24 @@ def test_a_fresh_batch_leaves_out_what_ran_before(stage: Stage) -> None:
         claims.requeue(session, again.id, 1, delay_s=0)
     assert prompts(stage.claim()) == ["1", "2"]
     assert prompts(stage.claim()) == ["again"]
+
+
+def test_what_was_handed_back_has_not_run(stage: Stage) -> None:
+    """It may have company, and as many attempts as before; whoever holds it no more changes it."""
+    some = [stage.submit(str(number)) for number in range(2)]
+    held = [(job.id, job.attempt) for job in stage.claim(most=2)]
+    for _ in range(2):
+        with stage.sessions.begin() as session:
+            given = claims.hand_back(session, held)
+        assert given in ({job.id for job in some}, set())
+    found = [stage.job(job.id) for job in some]
+    assert [(job.state, job.attempt, job.tries) for job in found] == [("queued", 1, 0)] * 2
+    assert [job.worker_id for job in found] == [None] * 2
+    assert prompts(stage.claim()) == ["0", "1"]
+    stage.execute("UPDATE jobs SET lease_expires_at = now() - interval '1 s'")
+    with stage.sessions.begin() as session:
+        assert len(sweeps.reclaim_lost(session, max_attempts=2)) == 2
+    assert prompts(stage.claim()) == ["0"], "a lost worker is another matter"
 
 
 def test_pipelines_have_queues_of_their_own(stage: Stage) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import structlog.testing
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -61,6 +63,36 @@ def test_a_jobs_context_is_told_as_it_was(post: Post) -> None:
     post.succeed(callback={"context": context})
     post.courier().deliver()
     assert json.loads(post.web.visits[0].body)["data"]["context"] == context
+
+
+def counted() -> dict[str, float]:
+    """What the process has counted of its deliveries."""
+    outcomes = ("delivered", "failed", "given_up", "overtaken")
+    name = "pixeltoll_webhook_deliveries_total"
+    return {one: REGISTRY.get_sample_value(name, {"outcome": one}) or 0 for one in outcomes}
+
+
+def test_deliveries_are_counted_by_outcome_and_logged_with_the_job(post: Post) -> None:
+    before = counted()
+    job = post.succeed()
+    for give_up_s in (3600.0, 0.0):
+        with structlog.testing.capture_logs() as lines:
+            post.stage.execute("UPDATE webhooks SET target = 'http://127.0.0.1:1/'")
+            post.due_now()
+            post.courier(webhook_give_up_s=give_up_s).deliver()
+        [line] = [one for one in lines if one["event"] == "webhook_failed"]
+        assert line["job_id"] == str(job.id)
+        assert line["gateway_id"] == str(post.stage.gateway_id)
+        assert line["attempt"] == 1
+    post.stage.execute("UPDATE webhooks SET target = :url", url=post.web.url("/hook"))
+    post.succeed()
+    over = threading.Event()
+    over.set()
+    post.courier().deliver(over)
+    assert post.web.visits == [], "who leaves begins with none"
+    post.courier().deliver()
+    more = {name: count - before[name] for name, count in counted().items()}
+    assert more == {"delivered": 1, "failed": 1, "given_up": 1, "overtaken": 0}
 
 
 def failed(stage: Stage) -> Job:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Mapping
 from typing import NoReturn
 
 import pytest
 import structlog.testing
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks import sweeps, workers
+from tasks import draining, sweeps, workers
 from tasks.generate import Runner
-from tasks.keeper import NOT_REGISTERED, Keeper
+from tasks.keeper import Keeper
 from tasks.runtime import Runtime
 from tasks.storage import ObjectStore
+from tasks.watchdog import NOT_REGISTERED
 from tests.fakes import FakeEngine
 from tests.stage import Stage, eventually, queue
 
 Crew = tuple[Keeper, Runner, Runtime]
 
 
+class MeasuredEngine(FakeEngine):
+    """Knows its memory."""
+
+    @property
+    def memory_bytes(self) -> Mapping[str, int]:
+        return {"device": 3, "device_budget": 10}
+
+
 @pytest.fixture
 def crew(stage: Stage, store: ObjectStore) -> Crew:
-    runner, runtime = stage.runner(FakeEngine(), store)
+    runner, runtime = stage.runner(MeasuredEngine(), store)
     return Keeper(runtime, runner), runner, runtime
 
 
@@ -38,12 +49,19 @@ def is_live(stage: Stage) -> bool:
         return workers.has_live_worker(session, queue())
 
 
+def memory_bytes(stage: Stage) -> dict[str, int]:
+    with stage.sessions.begin() as session:
+        return workers.memory_bytes(session)
+
+
 def test_a_worker_is_seen_while_it_lives(stage: Stage, crew: Crew) -> None:
     keeper, _, _ = crew
     keeper.start()
     eventually(lambda: is_live(stage))
+    assert memory_bytes(stage) == {"device": 3, "device_budget": 10}
     keeper.stop()
     assert not is_live(stage)
+    assert memory_bytes(stage) == {}
 
 
 def test_claims_are_kept_alive_whatever_else_fails(stage: Stage, crew: Crew) -> None:
@@ -107,6 +125,51 @@ def test_a_heartbeat_tells_how_fast_the_worker_is(stage: Stage, crew: Crew) -> N
     assert isinstance(rows, dict)
     assert list(rows) == [queue()]
     assert rows[queue()] > 0
+
+
+def test_a_worker_that_is_to_leave_is_silent_at_once(
+    stage: Stage, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, runner, runtime = crew
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: told.append(call))
+    keeper._beat()
+    with stage.sessions.begin() as session:
+        draining.ask(session, [runtime.worker_id])
+    keeper._beat()
+    assert told == [(os.getpid(), signal.SIGTERM)]
+    assert runner.is_leaving
+    keeper._beat()
+    assert not is_live(stage)
+    stage.submit("left for others")
+    stage.execute("UPDATE jobs SET available_at = now() - interval '1 hour'")
+    runner.looked_at = runtime.leases._moved_at = time.monotonic() - 3600
+    keeper._beat()  # It is not deaf.
+    assert (len(told), keeper.pulse.is_healthy) == (1, True)
+    with stage.sessions.begin() as session:
+        assert [one.state for one in draining.look(session)] == ["draining"]
+    keeper.note_done()
+    with stage.sessions.begin() as session:
+        assert [(one.state, one.is_done) for one in draining.look(session)] == [("drained", True)]
+
+
+def test_what_is_not_done_in_time_is_handed_back_as_soon_as_that_is_possible(
+    stage: Stage, crew: Crew
+) -> None:
+    keeper, runner, runtime = crew
+    stage.submit("a cat")
+    (job,) = stage.claim()
+    runtime.leases.hold([job], time.monotonic())
+    runner.stop()
+    runner._stopped_at -= 21
+    with stage.broken("jobs"):
+        keeper.start()
+        eventually(lambda: keeper._has_left)
+        assert not runtime.leases.is_lost(job)
+    eventually(lambda: runtime.leases.is_lost(job))
+    keeper.stop()
+    found = stage.job(job.id)
+    assert (found.state, found.tries) == ("queued", 0)
 
 
 def test_a_worker_whose_key_is_revoked_ends(

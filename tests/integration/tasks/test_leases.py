@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.testing import capture_logs
 
 from ledger.db import make_engine, session_factory
-from tasks import claims
+from tasks import claims, telemetry
 from tasks.leases import Leases
 from tasks.tables import Job
 from tests.stage import Stage, eventually
@@ -74,7 +75,10 @@ def test_what_is_dropped_is_not_renewed(stage: Stage, job: Job) -> None:
 
 def test_a_lease_that_could_not_be_renewed_in_time_is_lost(job: Job) -> None:
     leases = held(nowhere(), job, lease_s=0.3)
-    leases.tick()
+    with capture_logs() as lines:
+        leases.tick()
+    [line] = [one for one in lines if one["event"] == "lease_renewal_failed"]
+    assert line["jobs"] == [telemetry.of(job)]
     assert not leases.is_lost(job)
     time.sleep(0.3)
     assert leases.is_lost(job)

@@ -22,6 +22,7 @@ from tasks import claims, rerouting, sweeps, workers
 from tasks import jobs as tasks_jobs
 from tasks.jobs import Bell
 from tasks.rerouting import Rerouter
+from tasks.results import Task
 from tasks.routing import DEFAULT_WEIGHTS
 from tasks.scheduler import Sweeper
 from tasks.storage import ObjectStore
@@ -95,13 +96,22 @@ def test_jobs_of_a_silent_orchestrator_run_at_another_for_its_price(
     assert_sound(stage.sessions, store)
 
 
+def test_a_task_of_an_orchestrators_runtime_stays_with_it(stage: Stage) -> None:
+    task = Task("t-1", "sdruntime", "bucket", "tasks/t-1", orchestrator=OWNER)
+    free = Task("t-2", "sdruntime", "bucket", "tasks/t-2")
+    bound, other = (strand(stage, callback={"task": one.to_json()})[0] for one in (task, free))
+    join(stage, "north")
+    assert [bell.job_id for bell in rerouted(stage)] == [other.id]
+    assert owner_of(stage, bound) == OWNER
+
+
 def test_a_queue_is_silent_only_after_a_while(stage: Stage) -> None:
     [job] = strand(stage)
     stage.heartbeat(queues=[queue()])
     join(stage, "north")
     assert rerouted(stage) == [], "it is served"
     with stage.sessions.begin() as session:
-        workers.leave(session, "w")
+        workers.leave(session, "w", is_done=True)
     assert rerouted(stage) == [], "it was served a moment ago"
     stage.execute("UPDATE workers SET heartbeat_at = now() - interval '59 s' WHERE id = 'w'")
     assert rerouted(stage) == []

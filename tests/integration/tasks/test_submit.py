@@ -105,9 +105,9 @@ def test_a_job_is_held_and_queued_in_one_round_trip_after_a_look_at_the_market(
 ) -> None:
     order = stage.order("a cat", idempotency_key=key)
     with traced(stage.sessions, tmp_path) as (session, trace):
-        job, is_new = jobs.submit(session, order)
+        job, wait = jobs.submit(session, order)
     assert round_trips(trace) == 2, trace.read_text()
-    assert is_new
+    assert wait == Wait(0, live=False)
     assert stage.job(job.id).state == "queued"
     assert_sound(stage.sessions)
 
@@ -115,11 +115,11 @@ def test_a_job_is_held_and_queued_in_one_round_trip_after_a_look_at_the_market(
 def test_where_each_statement_commits_a_key_makes_one_job_too(stage: Stage, tmp_path: Path) -> None:
     with traced(stage.sessions, tmp_path) as (session, _):
         first, _ = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
-        again, is_new = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
+        again, wait = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
         with pytest.raises(IdempotencyConflict):
             jobs.submit(session, stage.order("a dog", idempotency_key="k"))
         other, _ = jobs.submit(session, stage.order("a dog"))
-    assert (again.id, is_new) == (first.id, False)
+    assert (again.id, wait) == (first.id, None)
     assert other.id != first.id
     assert (count(stage, Job), count(stage, Hold)) == (2, 2)
     assert_sound(stage.sessions)
@@ -190,8 +190,8 @@ def test_a_capability_that_nobody_offers_is_told_with_those_that_are(stage: Stag
 def test_a_key_seen_before_answers_with_the_job_it_made(stage: Stage) -> None:
     first = stage.submit("a cat", idempotency_key="k")
     with stage.sessions.begin() as session:
-        again, is_new = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
-        assert (again.id, is_new) == (first.id, False)
+        again, wait = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
+        assert (again.id, wait) == (first.id, None)
         assert again.hold.id == first.hold.id
     assert (count(stage, Job), count(stage, Hold)) == (1, 1)
 
@@ -238,16 +238,16 @@ def test_twenty_threads_with_one_key_make_one_job(stage: Stage, level: str) -> N
     start = threading.Barrier(20)
     sessions = sessionmaker(stage.sessions.kw["bind"].execution_options(isolation_level=level))
 
-    def submit(_: int) -> tuple[UUID, bool]:
+    def submit(_: int) -> tuple[UUID, Wait | None]:
         start.wait(30)
         with sessions.begin() as session:
-            job, is_new = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
-            return job.id, is_new
+            job, wait = jobs.submit(session, stage.order("a cat", idempotency_key="k"))
+            return job.id, wait
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(submit, range(20)))
     assert len({job_id for job_id, _ in answers}) == 1
-    assert [is_new for _, is_new in answers].count(True) == 1
+    assert [wait for _, wait in answers].count(None) == 19
     assert (count(stage, Job), count(stage, Hold)) == (1, 1)
     assert_sound(stage.sessions)
 

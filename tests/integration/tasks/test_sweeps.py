@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog.testing
+
 from tasks import claims, sweeps, workers
 from tasks.scheduler import Sweeper
 from tasks.storage import ObjectStore
@@ -28,6 +30,35 @@ def backlogs(stage: Stage, queues: Sequence[str]) -> list[tuple[str, str, int]]:
     with stage.sessions.begin() as session:
         found = sweeps.backlogs(session, queues)
     return [(one.queue, one.model_id, one.priority) for one in found]
+
+
+def test_what_the_scheduler_does_to_a_job_is_logged_with_its_gateway_and_attempt(
+    stage: Stage, store: ObjectStore
+) -> None:
+    lost, worn_out, overdue = (stage.submit(prompt) for prompt in ("lost", "worn out", "overdue"))
+    stage.claim(most=2)
+    stage.execute("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE attempt = 1")
+    stage.execute("UPDATE jobs SET attempt = 3 WHERE id = :id", id=worn_out.id)
+    stage.execute("UPDATE jobs SET deadline = now() - interval '1 s' WHERE id = :id", id=overdue.id)
+    store.put(f"outputs/{worn_out.id}/1/left.png", b"x", "image/png")
+    sweeper = Sweeper(stage.sessions, store, lambda _bell: None, stage.settings)
+    with structlog.testing.capture_logs() as lines:
+        sweeper.reclaim()
+        sweeper.expire()
+        stage.execute(
+            "UPDATE jobs SET finished_at = now() - interval '1 h', swept = false"
+            " WHERE finished_at IS NOT NULL"
+        )
+        sweeper.clear()
+    said = {line["event"]: (line["job_id"], line["gateway_id"], line["attempt"]) for line in lines}
+    owner = str(stage.gateway_id)
+    assert said == {
+        "job_reclaimed": (str(lost.id), owner, 1),
+        "job_failed": (str(worn_out.id), owner, 3),
+        "job_expired": (str(overdue.id), owner, 0),
+        "objects_swept": (str(worn_out.id), owner, 3),
+    }
+    assert {line["code"] for line in lines if "code" in line} == {"worker_lost"}
 
 
 # --- bells ------------------------------------------------------------------------------------
@@ -138,7 +169,7 @@ def test_a_job_that_never_ran_has_nothing_to_sweep(stage: Stage) -> None:
 
 
 def nothing_kept(job: Job) -> sweeps.Leftovers:
-    return sweeps.Leftovers((f"outputs/{job.id}/",), frozenset())
+    return sweeps.Leftovers((f"outputs/{job.id}/",), frozenset(), job)
 
 
 def test_leftovers_are_given_the_time_in_which_they_may_still_be_written(stage: Stage) -> None:

@@ -27,7 +27,7 @@ def test_a_worker_is_live_from_its_heartbeat_until_it_leaves(stage: Stage) -> No
     assert is_served(stage, queue())
     assert not is_served(stage, queue(OTHER))
     with stage.sessions.begin() as session:
-        workers.leave(session, "w")
+        workers.leave(session, "w", is_done=True)
     assert not is_served(stage, queue())
 
 

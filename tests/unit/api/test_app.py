@@ -13,7 +13,7 @@ from api.routes.admin.views import GatewayView
 from api.runtime import build
 from api.settings import ApiSettings
 
-HEAVY = ["torch", "diffusers", "transformers", "PIL", "boto3", "flask_openapi3"]
+HEAVY = ["torch", "diffusers", "transformers", "PIL", "boto3", "flask_openapi3", "opentelemetry"]
 
 
 def test_importing_the_app_reaches_nothing_and_loads_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""Every error of every floor has a status, a code and a title, and the guide lists them all."""
+"""Every error of every floor has a status, a code and a title."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -26,8 +25,6 @@ from ledger.errors import (
 )
 from ledger.money import unit_price
 from tasks.errors import StorageError, TasksError, UnknownModel
-
-GUIDE = Path(__file__).parents[3] / "docs" / "api.md"
 
 
 def leaves(root: type[Exception]) -> Iterator[type[Exception]]:
@@ -144,20 +141,3 @@ def test_an_unknown_model_names_the_known_ones() -> None:
 
 def test_facts_belong_to_errors_that_exist() -> None:
     assert set(problems._FACTS) <= set(PROBLEMS)
-
-
-# --- docs/api.md ------------------------------------------------------------------------------
-
-
-def test_the_guide_lists_every_code_with_its_status() -> None:
-    rows = re.findall(
-        r"^\| `([a-z_]+)` \| (\d{3}) \| (.+) \|$", GUIDE.read_text("utf-8"), re.MULTILINE
-    )
-    table = {(code, int(status), title) for code, status, title in rows}
-    mapped = {
-        (problem.code, problem.status, problem.title)
-        for problem in (*PROBLEMS.values(), *HTTP_PROBLEMS.values())
-    }
-    assert table == mapped
-    assert len(rows) == len(table)
-    assert [int(status) for _, status, _ in rows] == sorted(int(status) for _, status, _ in rows)

@@ -22,7 +22,6 @@ from ledger.money import (
     charge,
     known_currency,
     plain,
-    split_fee,
     split_refund,
     unit_price,
 )
@@ -82,24 +81,6 @@ def test_a_part_never_costs_more_than_the_whole(units: int, more: int, price: Un
     assert charge(units, price) <= charge(units + more, price)
 
 
-@given(total=charged, rate=rates)
-def test_a_fee_split_loses_nothing(total: Decimal, rate: Decimal) -> None:
-    fee, payment = split_fee(total, rate)
-    assert EXACT.add(fee, payment) == total
-    assert fee >= 0
-    assert payment >= 0
-    assert Fraction(fee) <= Fraction(total) * Fraction(rate) < Fraction(fee) + Fraction(QUANTUM)
-
-
-def test_the_demo_fee_is_ten_percent_to_the_last_digit() -> None:
-    fee, payment = split_fee(Decimal("0.002499999694848"), Decimal("0.1"))
-    assert (fee, payment) == (Decimal("0.0002499999694848"), Decimal("0.0022499997253632"))
-
-
-def test_what_a_fee_leaves_over_goes_to_the_orchestrator() -> None:
-    assert split_fee(QUANTUM, Decimal("0.999999")) == (Decimal(0), QUANTUM)
-
-
 @given(
     total=charged,
     rate=rates,
@@ -108,8 +89,9 @@ def test_what_a_fee_leaves_over_goes_to_the_orchestrator() -> None:
 def test_refunds_in_any_parts_give_back_exactly_the_split(
     total: Decimal, rate: Decimal, cuts: list[Fraction]
 ) -> None:
-    fee, payment = split_fee(total, rate)
     whole = int(Fraction(total) * 10**18)
+    fee = Decimal(int(whole * Fraction(rate))).scaleb(-18, EXACT)
+    payment = EXACT.subtract(total, fee)
     marks = sorted({int(cut * whole) for cut in cuts} | {0, whole})
     fees, payments = Decimal(0), Decimal(0)
     for before, after in itertools.pairwise(marks):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
 
 from pixeltoll import demo
@@ -55,14 +54,3 @@ def test_an_amount_that_is_not_units_times_price_fails() -> None:
 def test_books_that_are_off_fail(after: _Books) -> None:
     with pytest.raises(DemoFailed):
         demo._show_books(BEFORE, after, [JOB])
-
-
-def test_a_refusal_is_told_in_the_apis_own_words() -> None:
-    refusal = httpx.Response(
-        402,
-        json={"detail": "Top up at least 1 USD."},
-        request=httpx.Request("POST", "http://127.0.0.1/v1/jobs"),
-    )
-
-    with pytest.raises(DemoFailed, match=r"POST /v1/jobs: Top up at least 1 USD\."):
-        demo._checked(refusal)

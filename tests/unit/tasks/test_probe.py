@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from pixeltoll.embedded import free_port
 from pixeltoll.health import answer, main
+from tasks.errors import NotListening
 from tasks.probe import Pulse, listen
 from tasks.settings import TaskSettings
 
@@ -64,6 +65,13 @@ def test_what_is_measured_is_shown(start: Start) -> None:
 
 def test_without_a_port_nobody_listens() -> None:
     assert listen(TaskSettings(), Pulse(limit_s=60)) is None
+
+
+def test_a_port_that_cannot_be_had_is_named(start: Start) -> None:
+    taken = int(start(Pulse(limit_s=60)).rpartition(":")[2])
+
+    with pytest.raises(NotListening, match=f"Port {taken} .*PIXELTOLL_METRICS_PORT"):
+        listen(TaskSettings(PIXELTOLL_METRICS_PORT=taken), Pulse(limit_s=60))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/healthz", "nonsense", ""])

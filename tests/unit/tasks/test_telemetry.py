@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -65,6 +66,30 @@ def test_lines_are_json_where_nobody_reads_along(log: Log) -> None:
     assert line["timestamp"].endswith("Z")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("log")
+def test_a_line_on_a_terminal_is_for_people_and_has_no_values_of_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    telemetry.configure()
+
+    def draw(prompt: str) -> None:
+        structlog.get_logger().error("job_failed", job_id="1", exc_info=ValueError(len(prompt)))
+
+    draw(PROMPT)
+
+    said = terminal.getvalue()
+    assert re.search(r"error.*job_failed.*job_id.*1", said)
+    assert said.endswith(f"ValueError: {len(PROMPT)}\n")
+    assert PROMPT not in said
+
+
 def test_what_is_somebodys_own_is_taken_out(log: Log) -> None:
     structlog.get_logger().warning(
         "careless",
@@ -76,6 +101,24 @@ def test_what_is_somebodys_own_is_taken_out(log: Log) -> None:
     [line] = log()
     assert line["prompt"] == line["images"] == "(not logged)"
     assert line["error"] == "px_abc123_*** and postgresql://somebody:***@db/x"
+
+
+def test_a_secret_is_found_however_deep_it_is(log: Log) -> None:
+    rows = [{"who": "po_abc123_secret", "prompt": PROMPT}, ("whsec_c2VjcmV0cw==", 7)]
+    structlog.get_logger().error("books_unsound", rows=rows)
+
+    [line] = log()
+    assert line["rows"] == [{"who": "po_abc123_***", "prompt": "(not logged)"}, ["whsec_***", 7]]
+
+
+def test_the_values_of_a_row_are_not_in_a_traceback(log: Log) -> None:
+    cause = ValueError(f"violates a rule\nDETAIL:  Failing row contains ({PROMPT}).\nCONTEXT: x")
+    error = IntegrityError("INSERT INTO jobs ...", None, cause)
+    structlog.get_logger().error("broken", error=str(error), exc_info=error)
+
+    [line] = log()
+    assert PROMPT not in str(line)
+    assert "violates a rule\nDETAIL:  (not logged)\nCONTEXT: x" in line["exception"]
 
 
 def test_libraries_log_alike_and_only_what_matters(log: Log) -> None:
