@@ -124,10 +124,16 @@ def _orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 def _optimisers(weights: list[torch.Tensor], schedule: Schedule) -> list[torch.optim.Optimizer]:
     matrices = [each for each in weights if schedule.orthogonal and each.ndim > 1]
     others = [each for each in weights if not (schedule.orthogonal and each.ndim > 1)]
-    adam = torch.optim.AdamW(
-        others, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.decay
-    )
-    return [adam, Muon(matrices, schedule.rate, schedule.decay)] if matrices else [adam]
+    found: list[torch.optim.Optimizer] = []
+    if others:  # an adapter has nothing but matrices
+        found.append(
+            torch.optim.AdamW(
+                others, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.decay
+            )
+        )
+    if matrices:
+        found.append(Muon(matrices, schedule.rate, schedule.decay))
+    return found
 
 
 def _keep(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft.utils import get_peft_model_state_dict
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -45,7 +44,7 @@ def write(work: Path, target: Path) -> None:
 
 def write_style(unet: Network, folder: Path) -> None:
     """Write a denoiser's adapter in diffusers' LoRA format."""
-    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    weights = get_peft_model_state_dict(unet)
     diffusers.StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers={name: each.half() for name, each in weights.items()}
     )

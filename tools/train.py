@@ -30,7 +30,7 @@ STAGES = {
     "vae": Schedule(steps=1200, rate=3e-3, average=0.98),
     "draw": Schedule(steps=1000, rate=2.5e-3, average=0.99, orthogonal=True),
     "polish": Schedule(steps=300, rate=2e-3, average=0.98),
-    "edit": Schedule(steps=700, rate=1.5e-3, average=0.99, orthogonal=True),
+    "edit": Schedule(steps=1000, rate=2.5e-3, average=0.99, orthogonal=True),
     "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
 }
 

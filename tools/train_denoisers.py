@@ -24,7 +24,7 @@ from tools.train_vae import encode, tensor
 
 _POOL = 7000  # scenes drawn and encoded once; their captions change
 _PAIRS = 5000
-_EDITS = ("shape", *captions.EDITS)  # a new shape is what takes longest to learn
+_HINT = 0.7
 _OUTLINED = 1500
 _BATCH = 16
 _DROPPED = 0.1
@@ -149,11 +149,14 @@ def _weights(latents: torch.Tensor) -> torch.Tensor:
 
 
 def _widened(drawing: Network) -> Network:
-    """Return a copy with twice the inputs, which at first does not look at the new ones."""
+    """Return a copy with twice the inputs, which at first takes the new ones for a hint.
+
+    What it would draw then is the input picture, from which edits are not far.
+    """
     unet = networks.unet(2 * networks.LATENT_CHANNELS)
     weights = drawing.state_dict()
     first = weights["conv_in.weight"]
-    weights["conv_in.weight"] = torch.cat([first, torch.zeros_like(first)], dim=1)
+    weights["conv_in.weight"] = torch.cat([first, _HINT * first], dim=1)
     unet.load_state_dict(weights)
     return unet
 
@@ -161,6 +164,6 @@ def _widened(drawing: Network) -> Network:
 def _pair(rng: random.Random) -> tuple[Scene, Scene, str]:
     while True:
         before = scenes.draw_any(rng)
-        said, after = captions.instruction(rng, before, rng.choice(_EDITS))
+        said, after = captions.instruction(rng, before, rng.choice(captions.EDITS))
         if not scenes.is_held_out(after.shape, after.colour, after.background):
             return before, after, said.text

@@ -57,3 +57,14 @@ def test_a_checkpoint_of_another_schedule_is_not_gone_on_from(tmp_path: Path) ->
 
     with pytest.raises(ValueError, match="another schedule: delete it"):
         trained(tmp_path, schedule=Schedule(steps=400, rate=1e-2))
+
+
+def test_what_is_nothing_but_matrices_learns_too(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    line = torch.nn.Linear(2, 2, bias=False)
+    x = torch.randn(8, 2)
+    run = Run("line", SCHEDULE, random.Random(3), tmp_path / "line.checkpoint")
+
+    learn(run, [line], lambda _step: (line(x) - x).square().mean())
+
+    assert torch.allclose(line.weight, torch.eye(2), atol=0.2)
