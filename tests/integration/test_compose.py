@@ -207,6 +207,9 @@ def test_flower_answers_nobody_without_its_password_and_changes_nothing(
 ) -> None:
     for path in ("/", "/tasks", "/broker", "/api/tasks", "/api/queues/length", "/api/workers"):
         assert httpx.get(flower.base_url.join(path)).status_code == httpx.codes.UNAUTHORIZED
+    # Of the two pages for machines, which the documentation names.
+    assert httpx.get(flower.base_url.join("/healthcheck")).text == "OK"
+    assert httpx.get(flower.base_url.join("/metrics")).is_success
     refused = flower.post("/api/task/revoke/any", params={"terminate": "true"})
     assert refused.status_code in (httpx.codes.FORBIDDEN, httpx.codes.METHOD_NOT_ALLOWED)
     for worker in flower.get("/api/workers").json():
