@@ -33,7 +33,7 @@ from tests.databases import administer
 from tests.stage import eventually
 from tests.support import Servers
 
-ENV = {name: value or "secret" for name, value in compose.env_example().items()}
+ENV = compose.filled_in()
 FILE = compose.load(ENV)
 ONCE = ["migrate", "models", "bootstrap"]
 DATABASE = "composed"
