@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pixeltoll import complaints, settings
-from pixeltoll.console import complain, tell
+from pixeltoll.console import complain, counted, tell
 from pixeltoll.errors import Unprotected
 from pixeltoll.exits import Exit
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
@@ -135,7 +135,8 @@ def make_demo(
         return
     from tasks.engine.demo import make_demo as make
 
-    catalog = make(target, seed)
+    with counted("models", as_json=as_json) as move:
+        catalog = make(target, seed, move)
     made = {"catalog": catalog, "made": True}
     tell(f"The catalog of the demo models is {catalog}", made, as_json=as_json)
 
