@@ -36,7 +36,7 @@ MAX_CONTEXT_CHARS = 4096
 
 # Above all that any field can be, and small enough to be reckoned with and written in an error.
 _MOST = 2**63
-_NOT_WHOLE = "must be a whole number, of at most 18 digits"
+_NOT_WHOLE = "must be a whole number, between -2^63 and 2^63"
 _Numeric = TypeVar("_Numeric", int, Decimal)
 
 Form = Literal["json", "csv", "html"]
