@@ -6,7 +6,7 @@ other floors hold against the books (a job that has ended, say) they bring as qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,21 +173,26 @@ CHECKS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that must not be, and the rows (at most 100) that are so."""
+    """One thing that must not be, and the rows (at most 100) that are so: none, if it is not."""
 
     check: str
     rows: tuple[dict[str, Any], ...]
 
 
 def check(session: Session, also: Mapping[str, str] | None = None) -> list[Finding]:
-    """Return what is wrong with the books; nothing, when they are sound.
+    """Return what is wrong with the books, as `each` finds it; nothing, when they are sound."""
+    return [finding for finding in each(session, also) if finding.rows]
+
+
+def each(session: Session, also: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Ask one question after the other, and yield what each finds, be it no rows.
 
     `also` are queries of the floors above, by what they find. Each query sees one moment, and the
     books may move between two of them. It reads all of the books and takes as long as that takes.
     """
     session.execute(text("SET LOCAL statement_timeout = 0"))
-    findings = (_ask(session, name, query) for name, query in {**CHECKS, **(also or {})}.items())
-    return [finding for finding in findings if finding.rows]
+    for name, query in {**CHECKS, **(also or {})}.items():
+        yield _ask(session, name, query)
 
 
 def _ask(session: Session, name: str, query: str) -> Finding:

@@ -36,6 +36,7 @@ def _run(connection: Connection) -> None:
             target_metadata=Base.metadata,
             transaction_per_migration=True,
             compare_server_default=False,
+            on_version_apply=context.config.attributes.get("on_version_apply", ()),
         )
         with context.begin_transaction():
             context.run_migrations()

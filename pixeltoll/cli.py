@@ -35,7 +35,7 @@ from pixeltoll.commands import (
     reports,
     webhooks,
 )
-from pixeltoll.console import complain, say, tell
+from pixeltoll.console import complain, counted, say, tell
 from pixeltoll.exits import Exit
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from pixeltoll.settings import UpSettings
@@ -94,7 +94,8 @@ def upgrade(data_dir: DataDir = DEFAULT_DIR, as_json: run.AsJson = False) -> Non
     """Bring the database to the newest schema, and let PIXELTOLL_SERVICE_DATABASE_URL's user in."""
     given = UpSettings()
     owners_url = given.database_url or Connection.read(data_dir).owner_database_url
-    migrate.upgrade(owners_url)
+    with counted("migrations", as_json=as_json) as move:
+        migrate.upgrade(owners_url, move)
     if given.service_database_url:
         logins.let_in(owners_url, given.service_database_url)
     tell("The schema is up to date.", {"upgraded": True}, as_json=as_json)

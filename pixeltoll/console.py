@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -31,15 +32,31 @@ _wide = Console(highlight=False, emoji=False, width=_WIDTH)
 _err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
-def bars() -> Progress:
-    """Return progress bars for long work, on standard error: what is asked for is elsewhere."""
+def bars(*, as_json: bool) -> Progress:
+    """Return progress bars for long work, on standard error: what is asked for is elsewhere.
+
+    They are shown on a terminal only, and not to who asks for JSON, which is for a program.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=_err,
+        disable=as_json or not _err.is_terminal,
     )
+
+
+@contextmanager
+def counted(description: str, *, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for work in steps; what is returned moves it: steps done, and of how many."""
+    with bars(as_json=as_json) as shown:
+        bar = shown.add_task(description, total=None)
+
+        def move(done: int, total: int) -> None:
+            shown.update(bar, completed=done, total=total)
+
+        yield move
 
 
 class Format(StrEnum):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationInfo
+from alembic.script import ScriptDirectory
 
 # Installed or checked out, the folder lies beside this package.
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -19,6 +22,29 @@ def alembic_config(database_url: str) -> Config:
     return config
 
 
-def upgrade(database_url: str) -> None:
-    """Bring a database to the newest schema."""
-    command.upgrade(alembic_config(database_url), "head")
+def upgrade(
+    database_url: str, move: Callable[[int, int], None] = lambda _done, _total: None
+) -> None:
+    """Bring a database to the newest schema.
+
+    `move` is told how many migrations are done, and of how many.
+    """
+    config = alembic_config(database_url)
+    config.attributes["on_version_apply"] = _counter(config, move)
+    command.upgrade(config, "head")
+
+
+def _counter(config: Config, move: Callable[[int, int], None]) -> Callable[..., None]:
+    """Return what Alembic is to call after each migration."""
+    script = ScriptDirectory.from_config(config)
+    total = 0
+
+    def applied(*, step: MigrationInfo, **_: object) -> None:
+        # Only the first one shows where the database stood: another migrator was waited for.
+        nonlocal total
+        newest_first = [one.revision for one in script.walk_revisions()]
+        left = newest_first.index(str(step.up_revision_id))
+        total = total or left + 1
+        move(total - left, total)
+
+    return applied

@@ -34,6 +34,17 @@ def env_example() -> dict[str, str]:
     return {name: value for name, value in pairs}  # noqa: C416  dict() cannot take lists of two
 
 
+def required() -> set[str]:
+    """The variables without which nothing starts: the secrets."""
+    return set(re.findall(r"\$\{(\w+):\?", text()))
+
+
+def filled_in() -> dict[str, str]:
+    """The example of secrets as somebody fills it in who leaves empty what may be."""
+    secrets = dict.fromkeys(required(), "secret")
+    return env_example() | secrets
+
+
 def load(env: Mapping[str, str]) -> dict[str, Any]:
     """The file with its variables filled in, as `docker compose config` shows it."""
 

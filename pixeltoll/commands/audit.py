@@ -6,7 +6,7 @@ import typer
 
 from ledger import audit
 from pixeltoll.commands.common import AsJson, books
-from pixeltoll.console import complain, say, show, show_all
+from pixeltoll.console import complain, counted, say, show, show_all
 from pixeltoll.exits import Exit
 from pixeltoll.run import DEFAULT_DIR, DataDir
 from tasks.audit import CHECKS as CHECKS_OF_JOBS
@@ -25,9 +25,13 @@ def check(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
 
     It reads all of the books, and takes as long as that takes.
     """
-    with books(data_dir) as session:
-        findings = audit.check(session, also=CHECKS_OF_JOBS)
     checks = len(audit.CHECKS) + len(CHECKS_OF_JOBS)
+    findings = []
+    with books(data_dir) as session, counted("checks", as_json=as_json) as move:
+        for done, finding in enumerate(audit.each(session, also=CHECKS_OF_JOBS), 1):
+            move(done, checks)
+            if finding.rows:
+                findings.append(finding)
     if as_json:
         found = [{"check": finding.check, "rows": finding.rows} for finding in findings]
         show({"checks": checks, "findings": found}, as_json=True)

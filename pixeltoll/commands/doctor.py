@@ -29,7 +29,7 @@ def examine(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     database_url, settings = LedgerSettings().database_url, TaskSettings()
     rows = []
     is_well = True
-    with bars() as shown:
+    with bars(as_json=as_json) as shown:
         bar = shown.add_task("looking", total=None)
         for finding in doctor.examine(database_url, settings):
             shown.update(bar, description=f"looked at {finding.check}")

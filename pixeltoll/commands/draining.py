@@ -59,7 +59,7 @@ def drain(
         with sessions.begin() as session:
             asked = [one.id for one in _chosen(draining.look(session), names or ())]
             draining.ask(session, asked)
-        ended = _wait(sessions, asked, timeout_s)
+        ended = _wait(sessions, asked, timeout_s, as_json=as_json)
     finally:
         engine.dispose()
     show_all(_COLUMNS, [_facts(one) for one in ended], as_json=as_json)
@@ -82,7 +82,7 @@ def _chosen(known: Sequence[Standing], names: Sequence[str]) -> list[Standing]:
 
 
 def _wait(
-    sessions: sessionmaker[Session], asked: Sequence[str], timeout_s: float
+    sessions: sessionmaker[Session], asked: Sequence[str], timeout_s: float, *, as_json: bool
 ) -> list[Standing]:
     """Return how the workers stand once all of them are done.
 
@@ -90,7 +90,7 @@ def _wait(
         NotDrained: Some are not, after this long.
     """
     until = time.monotonic() + timeout_s
-    with bars() as shown:
+    with bars(as_json=as_json) as shown:
         bar = shown.add_task("drained", total=len(asked))
         while True:
             with sessions.begin() as session:

@@ -154,7 +154,7 @@ def _show_quote(quote: Facts) -> None:
 def _finish(client: Client, job: Facts, output: Path, *, as_json: bool) -> None:
     """Follow a job to its end, and save what there is."""
     try:
-        with bars() as shown:
+        with bars(as_json=as_json) as shown:
             bar = shown.add_task(job["state"], total=1.0)
             for job in client.watch(job):  # noqa: B020, PLR1704  the same job, later
                 shown.update(bar, completed=job["progress"], description=job["state"])

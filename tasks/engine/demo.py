@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -118,11 +118,13 @@ _RECIPES = (
 )
 
 
-def make_demo(target: Path, seed: int = 0) -> Path:
+def make_demo(
+    target: Path, seed: int = 0, move: Callable[[int, int], None] = lambda _done, _total: None
+) -> Path:
     """Write the demo models and their catalog into a folder, and return the catalog's path.
 
     The same seed gives the same bytes. The catalog is written last: where it is, the models are
-    complete.
+    complete. `move` is told how many models are done, and of how many.
     """
     target.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
@@ -130,6 +132,7 @@ def make_demo(target: Path, seed: int = 0) -> Path:
         generator = torch.Generator().manual_seed(seed * len(_RECIPES) + number)
         pipe = _pipeline(recipe, tokenizer, generator)
         pipe.save_pretrained(target / recipe.name, safe_serialization=True)
+        move(number + 1, len(_RECIPES))
     catalog = target / _CATALOG_NAME
     entries = "".join(map(_catalog_entry, _RECIPES))
     catalog.write_text(_CATALOG_HEAD + entries + _CATALOG_RUNTIME, "utf-8")

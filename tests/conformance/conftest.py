@@ -15,7 +15,13 @@ __all__ = ["shared_world"]
 
 
 @pytest.fixture(scope="module")
-def address(shared_world: World) -> Iterator[str]:
+def engine() -> FakeEngine:
+    """What the worker draws with."""
+    return FakeEngine()
+
+
+@pytest.fixture(scope="module")
+def address(shared_world: World, engine: FakeEngine) -> Iterator[str]:
     """Where the API is."""
-    with working(shared_world, FakeEngine()), served(shared_world) as address:
+    with working(shared_world, engine), served(shared_world) as address:
         yield address

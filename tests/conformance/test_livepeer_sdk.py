@@ -15,9 +15,13 @@ import httpx
 import pytest
 from livepeer_ai import Livepeer
 from livepeer_ai.models import errors
+from livepeer_ai.models.components import BodyGenImageToImage, TextToImageParams
 from livepeer_ai.utils import BackoffStrategy, RetryConfig
 from PIL import Image
+from pydantic import BaseModel
 
+from api.dialects.livepeer.fields import ImageToImage, TextToImage
+from tests.fakes import FakeEngine, Gate
 from tests.integration.api.world import MAX_BODY_BYTES, MODEL, World, png
 
 SMALL = {"prompt": "a fox", "model_id": MODEL, "width": 64, "height": 64}
@@ -45,6 +49,17 @@ def fetched(url: str) -> Image.Image:
     answer = httpx.get(url)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
     return Image.open(io.BytesIO(answer.content))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(TextToImage, TextToImageParams), (ImageToImage, BodyGenImageToImage)]
+)
+def test_fields_and_defaults_are_the_sdks(ours: type[BaseModel], theirs: type[BaseModel]) -> None:
+    def told(model: type[BaseModel]) -> dict[str, tuple[bool, object]]:
+        fields = model.model_fields.items()
+        return {name: (field.is_required(), field.default) for name, field in fields}
+
+    assert told(ours) == told(theirs)
 
 
 def test_text_to_image(sdk: Livepeer) -> None:
@@ -105,6 +120,26 @@ def test_a_retry_with_a_key_answers_the_same_pictures(sdk: Livepeer) -> None:
     assert first.image_response == again.image_response
 
 
+def test_a_client_that_gives_up_finds_its_pictures_by_its_key(
+    sdk: Livepeer, engine: FakeEngine
+) -> None:
+    headers, drawing = {"Idempotency-Key": "sdk-hasty"}, Gate()
+    before, engine.on_step = engine.on_step, drawing
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            sdk.generate.text_to_image(request=small(seed=9), http_headers=headers, timeout_ms=200)
+        drawing.wait_for_arrival()
+    finally:
+        engine.on_step = before
+        drawing.open()
+    calls = len(engine.batches)
+    response = sdk.generate.text_to_image(request=small(seed=9), http_headers=headers)
+
+    assert response.image_response is not None
+    assert [one.seed for one in response.image_response.images] == [9]
+    assert len(engine.batches) == calls
+
+
 # --- errors -----------------------------------------------------------------------------------
 
 Call = Callable[[Livepeer], object]
@@ -114,17 +149,21 @@ def text(**changes: object) -> Call:
     return lambda sdk: sdk.generate.text_to_image(request=small(**changes))
 
 
+def keyed(**changes: object) -> Call:
+    headers = {"Idempotency-Key": "sdk-2"}
+    return lambda sdk: sdk.generate.text_to_image(request=small(**changes), http_headers=headers)
+
+
 @pytest.mark.parametrize(
-    ("call", "status", "words"),
+    ("call", "words"),
     [
-        (text(loras="{"), 400, "cannot be parsed as JSON"),
-        (text(loras="[]"), 400, "must be a JSON object"),
-        (text(loras=json.dumps({f"a/{n}": 1 for n in range(5)})), 400, "at most 4"),
+        (text(loras="{"), "cannot be parsed as JSON"),
+        (text(loras="[]"), "must be a JSON object"),
+        (text(loras=json.dumps({f"a/{n}": 1 for n in range(5)})), "at most 4"),
+        (lambda sdk: sdk.generate.image_to_image(request=edit(loras="5")), "JSON object"),
     ],
 )
-def test_a_bad_request_is_the_sdks_own_error(
-    sdk: Livepeer, call: Call, status: int, words: str
-) -> None:
+def test_a_bad_request_is_the_sdks_own_error(sdk: Livepeer, call: Call, words: str) -> None:
     with pytest.raises(errors.HTTPError) as refused:
         call(sdk)
     assert words in refused.value.data.detail.msg
@@ -170,7 +209,9 @@ def test_other_refusals_carry_their_status_and_body(
         (sdk, text(model_id="no/such"), 404),
         (poor, text(num_images_per_prompt=16, width=512, height=512), 402),
         (sdk, lambda sdk: sdk.generate.image_to_image(request=edit(image=large)), 413),
+        (sdk, keyed(seed=2), 409),
     ]
+    keyed(seed=1)(sdk)
     with poor:
         for client, call, status in calls:
             with pytest.raises(errors.SDKError) as refused:

@@ -26,8 +26,10 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     demo_dir: Path, tmp_path: Path
 ) -> None:
-    again = digests(make_demo(tmp_path / "again").parent)
+    moved: list[tuple[int, int]] = []
+    again = digests(make_demo(tmp_path / "again", move=lambda *at: moved.append(at)).parent)
     assert again == digests(demo_dir)
+    assert moved == [(1, 3), (2, 3), (3, 3)]
     other = digests(make_demo(tmp_path / "other", seed=1).parent)
     weights = {name for name in again if name.endswith(".safetensors")}
     assert len(weights) == 10

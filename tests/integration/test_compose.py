@@ -33,7 +33,7 @@ from tests.databases import administer
 from tests.stage import eventually
 from tests.support import Servers
 
-ENV = {name: value or "secret" for name, value in compose.env_example().items()}
+ENV = compose.filled_in()
 FILE = compose.load(ENV)
 ONCE = ["migrate", "models", "bootstrap"]
 DATABASE = "composed"
@@ -181,9 +181,9 @@ def test_flower_shows_the_length_of_every_queue(
 
     # One bell is on its way to the worker, which cannot answer for its queues now.
     eventually(lambda: lengths(flower)[queue] >= 1)
+    eventually(lambda: f'[["{jobs[-1]}"]' in kept(servers))
     messages = kept(servers)
     worker.send_signal(signal.SIGCONT)
-    assert f'[["{jobs[-1]}"]' in messages
     assert not [one for one in (PROMPT, NEGATIVE) if one in messages]
     assert {finished(client, job_id)["state"] for job_id in jobs} == {"succeeded"}
     eventually(lambda: lengths(flower)[queue] == 0)
@@ -203,6 +203,9 @@ def test_flower_answers_nobody_without_its_password_and_changes_nothing(
 ) -> None:
     for path in ("/", "/tasks", "/broker", "/api/tasks", "/api/queues/length", "/api/workers"):
         assert httpx.get(flower.base_url.join(path)).status_code == httpx.codes.UNAUTHORIZED
+    # Of the two pages for machines, which the documentation names.
+    assert httpx.get(flower.base_url.join("/healthcheck")).text == "OK"
+    assert httpx.get(flower.base_url.join("/metrics")).is_success
     refused = flower.post("/api/task/revoke/any", params={"terminate": "true"})
     assert refused.status_code in (httpx.codes.FORBIDDEN, httpx.codes.METHOD_NOT_ALLOWED)
     for worker in flower.get("/api/workers").json():

@@ -12,7 +12,7 @@ import pytest
 from tasks.settings import TaskSettings
 from tests import compose
 
-ENV = {name: value or "secret" for name, value in compose.env_example().items()}
+ENV = compose.filled_in()
 FILE = compose.load(ENV)
 OURS = sorted(name for name, one in FILE["services"].items() if "build" in one)
 ONCE = ["migrate", "models", "bootstrap"]
@@ -36,7 +36,25 @@ def test_no_secret_has_a_default() -> None:
     for name, value in compose.env_example().items():
         if name.endswith(("PASSWORD", "KEY", "KEY_ID")):
             assert value == ""
-            assert re.search(rf"\$\{{{name}:\?\}}", compose.text()), name
+            assert name in compose.required() or name.startswith("SNS_"), name
+            assert not re.search(rf"\$\{{{name}:-[^}}]", compose.text()), name
+
+
+def test_what_may_be_left_empty_reaches_who_reads_it() -> None:
+    sns = {"SNS_TOPIC": "arn:aws:sns:eu-central-1:123456789012:ends", "SNS_ACCESS_KEY_ID": "id"}
+    given = {"LINK_HOSTS": "intranet:8080", "TRACES": "http://collector:4318/v1/traces", **sns}
+    services = compose.load(ENV | given)["services"]
+
+    for name in ("api", "scheduler", "worker", "worker-gpu-0"):
+        told = services[name]["environment"]
+        assert told["PIXELTOLL_LINK_HOSTS"] == given["LINK_HOSTS"]
+        assert told["PIXELTOLL_TRACES"] == given["TRACES"]
+        assert (sns["SNS_TOPIC"] in told.values()) is (name == "scheduler")
+        assert ("AWS_ACCESS_KEY_ID" in told) is (name == "scheduler")
+    told = services["scheduler"]["environment"]
+    assert TaskSettings.model_validate(told).sns_topic == sns["SNS_TOPIC"]
+    nothing = FILE["services"]["scheduler"]["environment"]
+    assert TaskSettings.model_validate(nothing).sns_topic == ""
 
 
 @pytest.mark.parametrize("name", FILE["services"])

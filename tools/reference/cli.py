@@ -23,8 +23,8 @@ runs on `--data-dir`. `submit` and `jobs` need no database: they ask the API, as
 """
 _JSON = """\
 With `--json`, a command writes one JSON object to standard output and nothing else there: amounts
-are decimals as text, lists are under `data`. Progress, questions, warnings and errors go to
-standard error.
+are decimals as text, lists are under `data`. Questions, warnings and errors go to
+standard error. Without `--json`, and on a terminal only, it shows the progress of long work, too.
 """
 _COMPLETION = """\
 `pixeltoll --install-completion` teaches the shell that it runs in (bash, zsh, fish, PowerShell) to

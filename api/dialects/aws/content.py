@@ -15,12 +15,13 @@ from flask import g
 
 from api import orders, parsing
 from api.dialects.aws.requests import Asked
-from api.dialects.sdwebui import asking, extras, pictures
+from api.dialects.sdwebui import asking, extras, options, pictures
 from api.dialects.sdwebui.fields import ExtraSingleImage, ImageToImage, TextToImage
 from api.runtime import Runtime
 from api.schemas import JobFields
 from tasks.catalog import Catalog, ModelSpec
 from tasks.errors import FieldError, InvalidParams
+from tasks.finer import Finer
 
 _CHECKPOINT = "sd_model_checkpoint"
 # Among the scripts, what is none.
@@ -55,13 +56,12 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
         **_object(scripts, "override_settings", "alwayson_scripts.override_settings"),
     }
     spec = _model(asked, _named(scripts, settings), runtime.catalog)
+    others = {name: one for name, one in scripts.items() if name not in _ROUTING}
     if asked.kind == "extra-single-image":
-        g.picture_field = "image"  # where errors are told
-        larger = extras.read(runtime, parsing.checked(ExtraSingleImage, asked.content))
-        return Drawing(_with_context(larger.job, asked), larger.picture)
+        return _larger(runtime, asked, others, settings)
     body = {
         **asked.content,
-        "alwayson_scripts": {name: one for name, one in scripts.items() if name not in _ROUTING},
+        "alwayson_scripts": others,
         "override_settings": {**settings, _CHECKPOINT: spec.model_id},
     }
     link = scripts.get("image_link")
@@ -74,6 +74,19 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
         said = "must be false: what is drawn of a task is stored as it is"
         raise InvalidParams([FieldError("inpaint_full_res", said)])
     return _drawing(runtime, gateway_id, asked, fields)
+
+
+def _larger(
+    runtime: Runtime, asked: Asked, scripts: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Drawing:
+    """Return what makes a picture larger, which the web UI's own route has no settings for."""
+    g.picture_field = "image"  # where errors are told
+    asking.check_scripts(scripts)
+    format_, others = options.format_in(settings)
+    options.model_in(runtime, others)
+    larger = extras.read(runtime, parsing.checked(ExtraSingleImage, asked.content))
+    beside = orders.Beside(finer=Finer(format=format_))
+    return Drawing(_with_context(larger.job, asked), larger.picture, beside)
 
 
 def _drawing(

@@ -29,7 +29,7 @@ from tasks.errors import (
 from tasks.tables import Job
 
 _UNPROCESSABLE, _BAD_REQUEST = 422, 400
-_SERVER_ERROR, _GATEWAY_TIMEOUT = 500, 504
+_SERVER_ERROR, _UNAVAILABLE, _GATEWAY_TIMEOUT = 500, 503, 504
 _LORAS = "loras"
 
 # How a job that failed is told, by its error code; what is not here is an error of ours.
@@ -40,8 +40,8 @@ _ENDED: dict[str, int] = {
     LoraIncompatible.code: _BAD_REQUEST,
     InvalidImage.code: _BAD_REQUEST,
     Withheld.code: _BAD_REQUEST,
-    StorageError.code: 503,
-    "worker_lost": 503,
+    StorageError.code: _UNAVAILABLE,
+    "worker_lost": _UNAVAILABLE,
     "deadline_passed": _GATEWAY_TIMEOUT,
     "canceled": 409,
 }
@@ -190,5 +190,7 @@ def _pictures(job: Job, runtime: Runtime) -> Pictures:
 
 def _failed(job: Job, status: int, code: str, said: str) -> Response:
     view = Failure(detail=Message(msg=said), code=code, job_id=job.id)
-    again = {"Retry-After": problems.RETRY_AFTER_S} if status == 503 else {}  # noqa: PLR2004  its name is the header
+    # Under its key the job stays as it ended: only a client without one would get another.
+    is_passing = status == _UNAVAILABLE and job.idempotency_key is None
+    again = {"Retry-After": problems.RETRY_AFTER_S} if is_passing else {}
     return render.answer(view, status, **again)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validat
 from api import offered, parsing
 from api.errors import MalformedBody, UnsupportedContentType
 from api.runtime import Runtime
-from api.schemas import JobFields
+from api.schemas import JobFields, Whole
 from tasks.catalog import Pipeline
 from tasks.errors import FieldError, InvalidParams, NoOffer
 
@@ -39,8 +39,8 @@ class Fields(BaseModel):
     guidance_scale: float = 7.5
     negative_prompt: str = ""
     safety_check: bool = True
-    seed: int | None = Field(None, description="Chosen at random when not given.")
-    num_images_per_prompt: int = Field(1, description="Picture k of n has the seed `seed + k`.")
+    seed: Whole | None = Field(None, description="Chosen at random when not given.")
+    num_images_per_prompt: Whole = Field(1, description="Picture k of n has the seed `seed + k`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -53,9 +53,9 @@ class Fields(BaseModel):
 class TextToImage(Fields):
     """The body of `/text-to-image`."""
 
-    height: int = 576
-    width: int = 1024
-    num_inference_steps: int = Field(50, description="Below 1: the model's own default.")
+    height: Whole = 576
+    width: Whole = 1024
+    num_inference_steps: Whole = Field(50, description="Below 1: the model's own default.")
 
 
 class ImageToImage(Fields):
@@ -66,7 +66,7 @@ class ImageToImage(Fields):
     )
     strength: float = Field(0.8, description="How far to leave the input picture.")
     image_guidance_scale: float = Field(1.5, description="instruct-pix2pix models only.")
-    num_inference_steps: int = Field(100, description="Below 1: the model's own default.")
+    num_inference_steps: Whole = Field(100, description="Below 1: the model's own default.")
 
 
 def text_to_image(runtime: Runtime) -> JobFields:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from uuid import UUID
@@ -154,9 +154,23 @@ def _check(fields: Fields) -> None:
     ]
     scripts = [*fields.alwayson_scripts, *([fields.script_name] if fields.script_name else [])]
     named = "alwayson_scripts" if fields.alwayson_scripts else "script_name"
-    errors += [FieldError(named, f"Script {script[:100]!r} not found") for script in scripts]
+    errors += _not_found(named, scripts)
     if errors:
         raise InvalidParams(errors)
+
+
+def check_scripts(names: Iterable[str]) -> None:
+    """Refuse every script: there are none.
+
+    Raises:
+        InvalidParams: Names them.
+    """
+    if errors := _not_found("alwayson_scripts", names):
+        raise InvalidParams(errors)
+
+
+def _not_found(field: str, names: Iterable[str]) -> list[FieldError]:
+    return [FieldError(field, f"Script {name[:100]!r} not found") for name in names]
 
 
 def _check_size(spec: ModelSpec, fields: Fields) -> None:

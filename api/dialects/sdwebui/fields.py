@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas import Number
+from api.schemas import Number, Whole
 
 
 class _Body(BaseModel):
@@ -36,15 +36,15 @@ class Fields(_Body):
     )
     negative_prompt: str = ""
     styles: list[str] = Field([], description="Must be empty: there are no styles here.")
-    seed: int = Field(-1, description="-1 is a random one. Picture k has the seed `seed + k`.")
-    subseed: int = Field(-1, description="A second seed; -1 is a random one.")
+    seed: Whole = Field(-1, description="-1 is a random one. Picture k has the seed `seed + k`.")
+    subseed: Whole = Field(-1, description="A second seed; -1 is a random one.")
     subseed_strength: Number = Field(
         0.0,
         description="How far the noise leaves the seed's for the subseed's, from 0 to 1. Then "
         "picture k has the seed `seed` and the subseed `subseed + k`. txt2img only.",
     )
-    seed_resize_from_w: int = Field(0, description="Must be 0 or less.")
-    seed_resize_from_h: int = Field(0, description="Must be 0 or less.")
+    seed_resize_from_w: Whole = Field(0, description="Must be 0 or less.")
+    seed_resize_from_h: Whole = Field(0, description="Must be 0 or less.")
     eta: Number | None = Field(None, description="Must be 0 or 1: each sampler has its own.")
     s_churn: Number = Field(0.0, description="Must be 0.")
     s_tmin: Number = Field(0.0, description="Must be 0.")
@@ -55,12 +55,12 @@ class Fields(_Body):
     sampler_name: str | None = Field(None, description="One of `GET samplers`.")
     sampler_index: str = Field("Euler", description="The same, where `sampler_name` is missing.")
     scheduler: str | None = Field(None, description="One of `GET schedulers`.")
-    batch_size: int = 1
-    n_iter: int = Field(1, description="`batch_size` x `n_iter` pictures are made.")
-    steps: int = 50
+    batch_size: Whole = 1
+    n_iter: Whole = Field(1, description="`batch_size` x `n_iter` pictures are made.")
+    steps: Whole = 50
     cfg_scale: Number = 7.0
-    width: int = 512
-    height: int = 512
+    width: Whole = 512
+    height: Whole = 512
     denoising_strength: Number = 0.75
     restore_faces: bool = Field(default=False, description="Must be false.")
     tiling: bool = Field(default=False, description="Must be false.")
@@ -90,19 +90,19 @@ class TextToImage(Fields):
         "`denoising_strength`, in the larger size, which is what is paid for.",
     )
     hr_scale: Number = Field(2.0, description="How many times larger.")
-    hr_resize_x: int = Field(0, description="The larger width, in place of `hr_scale`.")
-    hr_resize_y: int = Field(0, description="The larger height. If both are given, of the shape.")
+    hr_resize_x: Whole = Field(0, description="The larger width, in place of `hr_scale`.")
+    hr_resize_y: Whole = Field(0, description="The larger height. If both are given, of the shape.")
     hr_upscaler: str = Field(
         "Latent", description="One of `GET latent-upscale-modes`, or None, Lanczos or Nearest."
     )
-    hr_second_pass_steps: int = Field(0, description="0: as `steps`.")
+    hr_second_pass_steps: Whole = Field(0, description="0: as `steps`.")
     hr_checkpoint_name: str | None = Field(None, description="Must be empty: the same model.")
     hr_sampler_name: str | None = Field(None, description="Must be empty: the same sampler.")
     hr_scheduler: str | None = Field(None, description="Must be empty: the same schedule.")
     hr_prompt: str = Field("", description="Must be empty, or `prompt`.")
     hr_negative_prompt: str = Field("", description="Must be empty, or `negative_prompt`.")
-    firstphase_width: int = Field(0, description="Must be 0.")
-    firstphase_height: int = Field(0, description="Must be 0.")
+    firstphase_width: Whole = Field(0, description="Must be 0.")
+    firstphase_height: Whole = Field(0, description="Must be 0.")
 
 
 class ImageToImage(Fields):
@@ -111,7 +111,7 @@ class ImageToImage(Fields):
     init_images: list[str] = Field(
         [], description="One picture, as base64, a `data:` URL, or an http, https or s3 link."
     )
-    resize_mode: int = Field(
+    resize_mode: Whole = Field(
         0,
         description="0: stretch. 1: crop. 2: show all of it, its edges drawn out. 3: stretch what "
         "the model sees of it; without a mask.",
@@ -123,7 +123,7 @@ class ImageToImage(Fields):
     mask_blur: Number = 4.0
     mask_blur_x: Number | None = Field(None, description="Must be `mask_blur`.")
     mask_blur_y: Number | None = Field(None, description="Must be `mask_blur`.")
-    inpainting_fill: int = Field(
+    inpainting_fill: Whole = Field(
         0,
         description="What is under the mask at first. 0: the colours around it. 1: what is "
         "there. 2: noise. 3: nothing.",
@@ -133,8 +133,10 @@ class ImageToImage(Fields):
         description="Draw what is around the mask in the size that is asked for, and "
         "put it back into the whole picture.",
     )
-    inpaint_full_res_padding: int = Field(0, description="How many pixels around the mask to see.")
-    inpainting_mask_invert: int = 0
+    inpaint_full_res_padding: Whole = Field(
+        0, description="How many pixels around the mask to see."
+    )
+    inpainting_mask_invert: Whole = 0
     initial_noise_multiplier: Number = Field(1.0, description="Must be 1.")
     include_init_images: bool = False
 
@@ -145,13 +147,13 @@ class ExtraSingleImage(_Body):
     image: str = Field(
         "", description="The picture, as base64, a `data:` URL, or an http, https or s3 link."
     )
-    resize_mode: int = Field(
+    resize_mode: Whole = Field(
         0,
         description="0: by `upscaling_resize`. 1: to `upscaling_resize_w` x `upscaling_resize_h`.",
     )
     upscaling_resize: Number = Field(2.0, description="How many times larger.")
-    upscaling_resize_w: int = 512
-    upscaling_resize_h: int = 512
+    upscaling_resize_w: Whole = 512
+    upscaling_resize_h: Whole = 512
     upscaling_crop: bool = Field(
         default=True,
         description="Crop the picture to that shape. Else that size is covered.",

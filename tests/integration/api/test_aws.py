@@ -444,6 +444,10 @@ def test_a_picture_can_be_made_larger(
         ({"upscaling_resize": 5}, "upscaling_resize"),
         ({"gfpgan_visibility": 1}, "gfpgan_visibility"),
         ({"resize_mode": "x"}, "resize_mode"),
+        ({"upscaling_resize_w": 10**400, "resize_mode": 1}, "upscaling_resize_w"),
+        ({"alwayson_scripts": {"controlnet": {}}}, "alwayson_scripts"),
+        ({"override_settings": {"samples_format": "tiff"}}, "samples_format"),
+        ({"override_settings": {"upscaler_for_img2img": "x"}}, "upscaler_for_img2img"),
     ],
 )
 def test_what_cannot_be_made_larger_is_refused(

@@ -299,10 +299,12 @@ def test_a_picture_is_made_larger(studio: Studio) -> None:
         "image": studio.web.url("/cat.png"),
         "upscaler_1": "Lanczos",
         "upscaling_resize": 1.5,
+        "override_settings": {"samples_format": "webp"},
     }
     job = studio.job(studio.run(V2, asked, FakeEngine()))
     [url] = studio.told()["image_url"]
-    assert Image.open(io.BytesIO(studio.get(url))).size == (450, 300)
+    made = Image.open(io.BytesIO(studio.get(url)))
+    assert (made.size, made.format, url.endswith("-1.webp")) == ((450, 300), "WEBP", True)
     assert (job.pipeline, job.model_id, job.units) == ("upscale", LANCZOS, 450 * 300)
 
 

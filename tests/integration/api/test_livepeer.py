@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +14,13 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 from pydantic import SecretStr
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from tasks import claims, policies
 from tasks.catalog import Catalog
 from tasks.engine.protocol import ImageTask
+from tasks.tables import Job
 from tests.fakes import FakeEngine, picture
 from tests.integration.api.conformance import Answer
 from tests.integration.api.conftest import MakeWorld
@@ -228,31 +230,74 @@ def test_where_nobody_more_can_wait_nothing_is_submitted(make_world: MakeWorld) 
     assert world.runtime.waiting.taken == 0
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [
-        ("lora_not_found", 400),
-        ("lora_incompatible", 400),
-        ("invalid_image", 400),
-        ("out_of_memory", 500),
-        ("model_load_failed", 500),
-        ("worker_lost", 503),
-    ],
-)
-def test_a_job_that_fails_says_why(world: World, code: str, status: int) -> None:
+_ENDS = {
+    "lora_load_failed": 400,
+    "lora_not_found": 400,
+    "lora_not_allowed": 400,
+    "lora_incompatible": 400,
+    "invalid_image": 400,
+    "withheld": 400,
+    "unchecked": 500,
+    "out_of_memory": 500,
+    "model_load_failed": 500,
+    "worker_lost": 503,
+    "storage_error": 503,
+    "deadline_passed": 504,
+}
+
+
+def test_a_job_that_ends_without_pictures_says_why(world: World) -> None:
+    for code, status in _ENDS.items():
+
+        def fail(job: Job, code: str = code) -> None:
+            world.change(lambda session: claims.fail(session, job.id, 1, code, "as it is."))
+
+        response = ended(world, fail)
+        assert (response.status_code, response.json["code"]) == (status, code)
+        assert response.json["detail"] == {"msg": "as it is."}
+        assert response.json["job_id"]
+        assert ("Retry-After" in response.headers) == (status == 503)
+
+    def cancel(job: Job) -> None:
+        assert world.client().post(f"/v1/jobs/{job.id}/cancel").status_code in (200, 202)
+
+    canceled = ended(world, cancel)
+    assert (canceled.status_code, canceled.json["code"]) == (409, "canceled")
+
+
+def test_what_a_key_brings_back_is_not_to_be_asked_for_again(world: World) -> None:
+    def lose(job: Job) -> None:
+        world.change(lambda session: claims.fail(session, job.id, 1, "worker_lost", "as it is."))
+
+    response = ended(world, lose, {"Idempotency-Key": "mine"})
+    again = world.client().post(TEXT, json=SMALL, headers={"Idempotency-Key": "mine"})
+    assert (response.status_code, again.status_code) == (503, 503)
+    assert response.json == again.json
+    assert "Retry-After" not in response.headers
+    assert "Retry-After" not in again.headers
+
+
+def ended(
+    world: World, end: Callable[[Job], None], headers: dict[str, str] | None = None
+) -> Answer:
+    """What a client is answered whose job ends like this once a worker has it."""
     answers: list[Answer] = []
-    client = threading.Thread(target=lambda: answers.append(draw(world)))
+
+    def ask() -> None:
+        answers.append(world.client().post(TEXT, json=SMALL, headers=headers))
+
+    client = threading.Thread(target=ask)
     client.start()
     assert eventually(lambda: backend(world))
-    job = world.claim()
-    world.change(lambda session: claims.fail(session, job.id, 1, code, "as it is."))
+    assert eventually(lambda: _queued(world))
+    end(world.claim())
     client.join()
+    return answers[0]
 
-    [response] = answers
-    assert (response.status_code, response.json["code"]) == (status, code)
-    assert response.json["detail"] == {"msg": "as it is."}
-    assert response.json["job_id"] == str(job.id)
-    assert ("Retry-After" in response.headers) == (status == 503)
+
+def _queued(world: World) -> bool:
+    with world.sessions() as session:
+        return bool(session.scalar(text("SELECT count(*) FROM jobs WHERE state = 'queued'")))
 
 
 def test_a_request_of_which_some_pictures_are_withheld_says_so_and_pays_for_the_others(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from pixeltoll.migrate import alembic_config, upgrade
 from tests.support import Servers
@@ -55,9 +56,12 @@ def test_up_down_and_up_again(empty_database: str) -> None:
     command.check(config)
     command.downgrade(config, "base")
     left = [thing for thing in describe(empty_database) if "alembic_version" not in thing]
-    command.upgrade(config, "head")
+    moved: list[tuple[int, int]] = []
+    upgrade(empty_database, lambda *at: moved.append(at))
 
     assert (nothing, left) == ([], [])
+    assert moved == [(done, len(moved)) for done in range(1, len(moved) + 1)]
+    assert len(moved) == len(list(ScriptDirectory.from_config(config).walk_revisions()))
     assert describe(empty_database) == first
     assert len([thing for thing in first if thing.startswith("trigger ")]) > 1
 

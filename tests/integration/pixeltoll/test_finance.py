@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -185,6 +186,20 @@ def test_sound_books_are_told_with_the_number_of_checks(operator: Operator, stag
 
     assert operator.run("ledger", "check") == f"The books are sound: {checks} checks.\n"
     assert operator.json("ledger", "check") == {"checks": checks, "findings": []}
+
+
+def test_how_far_the_check_is_shows_on_a_terminal_and_to_no_program(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert operator.ended("ledger", "check").stderr == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+    shown = operator.ended("ledger", "check")
+
+    assert re.search(r"checks .*100%", shown.stderr)
+    assert "The books are sound" in shown.stdout
+    assert operator.ended("ledger", "check", "--json").stderr == ""
 
 
 def test_unsound_books_are_told_row_by_row_and_by_the_exit_status(

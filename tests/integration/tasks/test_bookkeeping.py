@@ -7,13 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from ledger import snapshots
+from ledger.audit import CHECKS
 from ledger.feeds import FileFeed
 from tasks import bookkeeping, chores
+from tasks.audit import CHECKS as CHECKS_OF_JOBS
 from tasks.bookkeeping import Bookkeeper
 from tests.databases import as_owner
 from tests.stage import Stage
@@ -54,6 +57,23 @@ def test_funds_that_are_held_for_no_job_are_found(stage: Stage) -> None:
     found, _ = audited(stage)
     assert found["check"] == "an open hold that no job has"
     assert found["rows"][0]["reference"] == str(job.id)
+
+
+def test_what_the_last_audit_found_is_a_metric(stage: Stage) -> None:
+    def counted() -> dict[str, float | None]:
+        audited(stage)
+        return {
+            check: REGISTRY.get_sample_value("pixeltoll_audit_findings", {"check": check})
+            for check in (*CHECKS, *CHECKS_OF_JOBS)
+        }
+
+    stage.submit("a cat")
+    sound = counted()
+    stage.execute("DELETE FROM jobs")
+    unsound = counted()
+
+    assert set(sound.values()) == {0}
+    assert {check for check, rows in unsound.items() if rows} == {"an open hold that no job has"}
 
 
 def test_only_one_process_audits_at_a_time(stage: Stage) -> None:

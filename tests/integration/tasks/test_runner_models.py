@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -180,6 +181,31 @@ def test_every_picture_has_its_verdict(stage: Stage, store: ObjectStore) -> None
     assert [output.nsfw for output in stage.outputs(job)] == [red > green for red, green in colours]
     assert [output.nsfw for output in stage.outputs(unasked)] == [None]
     assert engine.looked_at == [4]
+
+
+def test_the_next_batch_is_made_while_the_last_one_is_looked_at(
+    stage: Stage, store: ObjectStore
+) -> None:
+    first, second = (stage.submit(str(number), num_images_per_prompt=4) for number in range(2))
+    looking, drawing = Gate(), Gate()
+
+    class Careful(FakeEngine):
+        def verdicts(self, pictures: Sequence[Image.Image]) -> list[bool | None]:
+            looking()
+            return super().verdicts(pictures)
+
+    engine = Careful()
+    engine.on_step = lambda _: drawing() if len(engine.batches) == 2 else None
+    runner, _ = stage.runner(engine, store)
+    thread = threading.Thread(target=runner.serve)
+    thread.start()
+    looking.wait_for_arrival()
+    drawing.wait_for_arrival()
+    assert stage.outputs(first) == []
+    looking.open()
+    drawing.open()
+    thread.join(30)
+    assert stage.states([first, second]) == ["succeeded", "succeeded"]
 
 
 def test_without_a_checker_the_verdict_is_null(stage: Stage, store: ObjectStore) -> None:

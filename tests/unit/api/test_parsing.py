@@ -9,7 +9,10 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from api.dialects.livepeer import fields as livepeer
+from api.dialects.sdwebui import fields as sdwebui
 from api.errors import MalformedBody
 from api.parsing import checked, loads
 from api.schemas import FORM_SCALARS, JobForm, JobRequest, LimitsRequest
@@ -113,6 +116,32 @@ def test_a_count_is_a_whole_number(value: object) -> None:
     assert refused(num_images_per_prompt=value) == {
         "num_images_per_prompt": "must be a whole number"
     }
+
+
+@pytest.mark.parametrize("model", [sdwebui.TextToImage, sdwebui.ImageToImage, livepeer.TextToImage])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1e1000000000000", "-1e1000000000000", "1e-1000000000000", "9" * 4000, "16.5"),
+        *('"1e400"', f'"{"9" * 4000}"', f"1.{'0' * 1_000_000}1", "[]"),
+    ],
+)
+def test_a_whole_number_of_a_foreign_body_costs_no_more_than_its_digits(
+    model: type[BaseModel], text: str
+) -> None:
+    """Each would be seconds, or a lifetime, of a process's time as an integer."""
+    with pytest.raises(InvalidParams) as caught:
+        checked(model, loads(f'{{"prompt": "x", "seed": {text}}}'.encode()))
+    [error] = caught.value.errors
+    assert error.field == "seed"
+    assert error.message.startswith("must be a whole number")
+
+
+@pytest.mark.parametrize("text", ["16", "16.0", "1.6e1", '"16"', f"16.{'0' * 100_000}"])
+def test_a_foreign_body_may_write_a_whole_number_in_its_way(text: str) -> None:
+    body = loads(f'{{"prompt": "x", "width": {text}}}'.encode())
+    assert checked(sdwebui.TextToImage, body).width == 16
+    assert checked(livepeer.TextToImage, body).width == 16
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", "yes", None])

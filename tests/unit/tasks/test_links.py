@@ -148,6 +148,22 @@ INSIDE = {
     "zone of the loopback": "http://[::1%25lo]:{port}/png",
     "ipv6 without brackets": "http://0000::1:{port}/png",
     "mapped in full": "http://[0:0:0:0:0:ffff:127.0.0.1]:{port}/png",
+    "decimal in three parts": "http://127.0.1:{port}/png",
+    "octal with leading zeros": "http://00000177.1:{port}/png",
+    "hexadecimal with a dot": "http://0x7f000001.:{port}/png",
+    "hexadecimal in capitals": "http://0X7F000001:{port}/png",
+    "minus": "http://-2130706433:{port}/png",
+    "plus in the port": "http://127.0.0.1:+{port}/png",
+    "two dots": "http://127.0.0.1..:{port}/png",
+    "arabic digits": "http://١٢٧.٠.٠.١:{port}/png",  # noqa: RUF001
+    "percent encoded twice": "http://%2531%2532%2537.0.0.1:{port}/png",
+    "percent encoded dot": "http://127%2e0.0.1:{port}/png",
+    "address of the future": "http://[v1.127.0.0.1]:{port}/png",
+    "address in brackets": "http://[127.0.0.1]:{port}/png",
+    "nat64 in dots": "http://[64:ff9b::127.0.0.1]:{port}/png",
+    "scheme in capitals": "HTTP://127.0.0.1:{port}/png",
+    "empty user": "http://@127.0.0.1:{port}/png",
+    "null byte": "http://127.0.0.1\x00.example.com:{port}/png",
     "two ports": "http://127.0.0.1:{port}:80/png",
     "two users": "http://a:@@127.0.0.1:{port}/png",
     "spaces and ats": "http://1.1.1.1 &@127.0.0.1:{port}# @example.com/png",
@@ -214,6 +230,9 @@ def test_no_redirect_leads_inside(web: Web, inside: Web, status: int) -> None:
     fetcher = links(ports=f"80,443,{inside.port}", trusted=f"trusted.test:{web.port}", names=names)
     for name in ("loopback", "decimal", "name", "mapped", "resolves inside", "user", "file"):
         target = INSIDE[name].format(port=inside.port)
+        with pytest.raises(InvalidImage):
+            fetcher.fetch(web.url(f"/to/{status}/{target}", "trusted.test"))
+    for target in (f"//127.0.0.1:{inside.port}/png", f"//[::1]:{inside.port}/", "s3://bucket/key"):
         with pytest.raises(InvalidImage):
             fetcher.fetch(web.url(f"/to/{status}/{target}", "trusted.test"))
     assert inside.connected() == 0
