@@ -43,7 +43,7 @@ def test_all_of_it_is_small_and_safe(demo_dir: Path) -> None:
 
 
 def test_the_catalog_names_three_models_with_their_bounds(demo_catalog: Catalog) -> None:
-    ours = [spec for spec in demo_catalog.models() if spec.model_id.startswith("pixeltoll/")]
+    ours = [spec for spec in demo_catalog.models() if spec.model_id.startswith("pixeltoll/demo-")]
     assert [(spec.model_id, spec.layout, spec.pipelines) for spec in ours] == [
         ("pixeltoll/demo-sd", "stable-diffusion", ("text-to-image", "image-to-image")),
         ("pixeltoll/demo-sdxl", "stable-diffusion-xl", ("text-to-image", "image-to-image")),
