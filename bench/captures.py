@@ -1,7 +1,8 @@
 """Captures of one gateway's holds for one orchestrator, beside the transfer that everybody writes.
 
 The baseline locks both balances, updates both and inserts a row: no job, no price, no limit, no fee
-and no journal. Both arms run in this process, with as many connections.
+and no journal. All arms run in this process, with as many connections. One of them inserts a row
+and does nothing else, which is as much as a call by itself can do on the machine.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     alone = db.session_factory(engine.execution_options(isolation_level="AUTOCOMMIT"))
     arms = {
         "naive": lambda: _rate(sessions, _naive, [[UUID(int=n)] for n in range(ones)]),
+        "rows": lambda: _rate(alone, _record, [[UUID(int=n)] for n in range(ones)]),
         "ones": lambda: _rate(alone, _capture, _take(stock, ones, 1)),
         "batches": lambda: _rate(alone, _capture, _take(stock, batches, _BATCH)),
     }
@@ -68,13 +70,17 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     engine.dispose()
     return [
         compare(
-            f"captures {how}, {_CLIENTS} connections (baseline: naive transfers)",
+            f"{what}, {_CLIENTS} connections (baseline: naive transfers)",
             "/s",
             "higher",
             rates[arm],
             rates["naive"],
         )
-        for arm, how in (("ones", "one by one"), ("batches", f"by {_BATCH}"))
+        for arm, what in (
+            ("ones", "captures one by one"),
+            ("batches", f"captures by {_BATCH}"),
+            ("rows", "a row inserted, nothing else"),
+        )
     ]
 
 
@@ -109,10 +115,15 @@ def _capture(session: Session, batch: Sequence[UUID]) -> None:
     holds.capture(session, dict.fromkeys(batch, SIDE * SIDE))
 
 
+def _record(session: Session, batch: Sequence[UUID]) -> None:
+    for reference in batch:
+        session.execute(_RECORD, {"reference": str(reference), "amount": _AMOUNT})
+
+
 def _naive(session: Session, batch: Sequence[UUID]) -> None:
     for reference in batch:
         session.execute(_LOCK, {"id": 1})
         session.execute(_LOCK, {"id": 2})
         session.execute(_MOVE, {"id": 1, "amount": -_AMOUNT})
         session.execute(_MOVE, {"id": 2, "amount": _AMOUNT})
-        session.execute(_RECORD, {"reference": str(reference), "amount": _AMOUNT})
+        _record(session, [reference])
