@@ -5,25 +5,25 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
+from sqlalchemy import select, text
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from api import messages
-from tasks import claims, jobs, names, webhooks
+from tasks import claims, jobs, names, stems, webhooks
 from tasks.delivery import Courier
 from tasks.errors import InferenceError
 from tasks.outbound import Outbound
 from tasks.places import Rules
-from tasks.results import Task
 from tasks.scheduler import Sweeper
-from tasks.tables import Job, Webhook
+from tasks.tables import Job, ResultStem, Webhook
 from tests.fakes import EXPLODES, FakeEngine, PickyEngine
 from tests.integration.api.test_aws import NEW, OLD, V1, V2, metadata, post
 from tests.integration.api.working import working
@@ -85,6 +85,12 @@ class Studio:
         bucket = self.world.runtime.task_settings.s3_bucket
         return self.world.store.get(url.removeprefix(f"s3://{bucket}/"))
 
+    def stems(self, job_id: UUID) -> list[str]:
+        """What the results of a job's attempts are called, in their order."""
+        with self.world.sessions() as session:
+            mine = select(ResultStem.stem).where(ResultStem.job_id == job_id)
+            return list(session.scalars(mine.order_by(ResultStem.attempt)))
+
     def keys(self) -> list[str]:
         return sorted(one.key for one in self.world.store.list("tasks/"))
 
@@ -133,7 +139,7 @@ def test_the_examples_are_drawn_stored_and_told(studio: Studio, path: str) -> No
     job = studio.job(studio.run(path, body, FakeEngine()))
     message = studio.told()
 
-    stem = Task.of(job.callback).stem(job.id, 1)  # type: ignore[union-attr]  # it is one
+    [stem] = studio.stems(job.id)
     assert stem.startswith(studio.folder("output/test-i2i/test-i2i-"))
     assert len(stem.rpartition("-")[2]) == 4
     place = f"s3://{studio.world.runtime.task_settings.s3_bucket}/{stem}"
@@ -219,17 +225,49 @@ def test_the_same_task_again_overwrites_nothing(studio: Studio) -> None:
     assert len(studio.keys()) == 4
 
 
-def test_an_attempt_that_drew_what_is_taken_draws_anew(studio: Studio) -> None:
-    job_id = UUID(post(studio.world, V2, metadata()).json["job_id"])
-    task = Task.of(studio.job(job_id).callback)
-    assert task is not None
-    taken = f"{task.stem(job_id, 1)}-1.png"
-    studio.world.store.put(taken, b"somebody else's", "image/png")
-    with working(studio.world, FakeEngine()):
-        eventually(lambda: studio.job(job_id).finished_at)
-    assert studio.job(job_id).attempt == 2
-    assert studio.world.store.get(taken) == b"somebody else's"
-    assert studio.told()["image_url"][0].endswith(f"{task.stem(job_id, 2)}-1.png")
+@pytest.mark.parametrize("prompt", ["a fox", EXPLODES])
+def test_what_is_taken_is_not_drawn(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    """By another task, whose results may not be there yet, or by what only the store knows."""
+    name = f"-{prompt.replace(' ', '-')}"
+    place = studio.folder(f"output/t{name}/t{name}-")
+    monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=lambda _: "a" * 64))
+    asked = metadata(id=f"t{name}")
+    first = studio.run(V2, asked, FakeEngine())
+    assert studio.stems(first) == [f"{place}aaaa"]
+    studio.world.store.delete(studio.keys())
+    monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=iter_of("aaaa bbbb cccc")))
+    theirs = f"{place}bbbb-7.png"
+    studio.world.store.put(theirs, b"of an older database", "image/png")
+
+    asked["task"]["content"]["prompt"] = prompt
+    second = studio.run(V2, asked, FakeEngine())
+
+    assert studio.told()["output_url"].endswith(f"{place}cccc.out")
+    assert studio.stems(second) == [f"{place}cccc"]
+    assert studio.world.store.get(theirs) == b"of an older database"
+    pictures = [f"{place}cccc-1.png"] if prompt != EXPLODES else []
+    mine = [key for key in studio.keys() if key.startswith(place)]
+    assert mine == [theirs, *pictures, f"{place}cccc.out"]
+
+
+def iter_of(digits: str) -> Callable[[int], str]:
+    left = iter(digits.split())
+    return lambda _: next(left)
+
+
+def test_a_folder_that_is_all_but_full_has_longer_names(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=lambda _: "f" * 64))
+    ids = [UUID(post(studio.world, V2, metadata(id="full")).json["job_id"]) for _ in range(2)]
+    transact = stems.through(studio.world.sessions)
+    drawn = [stems.of(transact, studio.world.store, studio.job(one)) for one in ids]
+    place = studio.folder("output/full/full-")
+    assert drawn == [f"{place}ffff", f"{place}fffff"]
+    # Once drawn, it stays.
+    assert stems.of(transact, studio.world.store, studio.job(ids[0])) == drawn[0]
 
 
 def sweep(studio: Studio, *job_ids: UUID) -> None:
@@ -247,16 +285,16 @@ def test_what_a_lost_attempt_left_goes_and_nothing_of_others_does(studio: Studio
     first = studio.run(V2, metadata(), FakeEngine())
     with studio.world.sessions.begin() as session:
         session.execute(text("UPDATE jobs SET attempt = 2 WHERE id = :id"), {"id": first})
+    again = stems.of(stems.through(studio.world.sessions), studio.world.store, studio.job(first))
+    [lost, winner] = studio.stems(first)
+    assert winner == again
     studio.run(V2, metadata(), FakeEngine())
     kept = studio.keys()
-    task = Task.of(studio.job(first).callback)
-    assert task is not None
-    winner = f"{task.stem(first, 2)}.out"
-    for key in (winner, f"{task.stem(first, 2)}-2.png"):
+    for key in (f"{winner}.out", f"{winner}-2.png"):
         studio.world.store.put(key, b"late", "image/png")
     sweep(studio, first)
     # The first attempt's manifest went with it; its picture is an output, and stays.
-    assert studio.keys() == sorted({*kept, winner} - {f"{task.stem(first, 1)}.out"})
+    assert studio.keys() == sorted({*kept, f"{winner}.out"} - {f"{lost}.out"})
 
 
 def test_what_had_its_time_goes_with_its_manifest(studio: Studio) -> None:
