@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
-# Our own folder in the bucket, so that no prefix leads to what is not a task's.
-_ROOT = "tasks"
+# Our own folders in the bucket: of inputs, of jobs' results, and one of tasks' results, so that no
+# prefix leads to what is not a task's.
+FOLDERS = (INPUTS, OUTPUTS, TASKS) = ("inputs", "outputs", "tasks")
 _ID = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_-]{1,64}")
 # Letters that mean the same in every store, URL and file system; parts of dots lead elsewhere.
 _PART = re.compile(r"(?!\.+$)[A-Za-z0-9!_.*'()=+@,-]+")
@@ -62,7 +63,7 @@ class Task:
 
 def folder(gateway_id: UUID, prefix: str, task_id: str) -> str:
     """Return where a gateway's task has its results, by a prefix and an id that are checked."""
-    return f"{_ROOT}/{gateway_id}/{prefix}/{task_id}"
+    return f"{TASKS}/{gateway_id}/{prefix}/{task_id}"
 
 
 def is_task_id(text: str) -> bool:
@@ -93,7 +94,7 @@ def picture_key(job_id: UUID, attempt: int, index: int, name: str, stem: str | N
     """Return where an attempt of a job stores the picture of an index."""
     if stem is None:
         # The attempt keeps a worker that lost its claim from overwriting the winner's picture.
-        return f"outputs/{job_id}/{attempt}/{name}"
+        return f"{OUTPUTS}/{job_id}/{attempt}/{name}"
     return f"{stem}-{index + 1}{PurePosixPath(name).suffix}"
 
 
@@ -105,4 +106,4 @@ def manifest_key(stem: str) -> str:
 def beginnings(job_id: UUID, stems: Collection[str]) -> list[str]:
     """Return what the keys of all that a job's attempts may have stored begin with."""
     own = [f"{stem}{next_}" for stem in stems for next_ in ("-", ".")]
-    return own or [f"outputs/{job_id}/"]
+    return own or [f"{OUTPUTS}/{job_id}/"]

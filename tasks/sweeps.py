@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, selectinload
 from ledger.errors import LedgerError
 from tasks import claims, jobs, results, telemetry
 from tasks.batching import Backlog
-from tasks.tables import Job, Output
+from tasks.tables import Job
 from tasks.workers import SILENCE_S
 
 _log = telemetry.get_logger()
@@ -152,7 +152,7 @@ def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What lost attempts of an ended job may have left: objects of these beginnings, but for some."""
+    """What lost attempts of an ended job may have left: what begins so, but for what is kept."""
 
     beginnings: tuple[str, ...]
     kept: frozenset[str]

@@ -248,8 +248,11 @@ def test_what_is_taken_is_not_drawn(
     assert studio.stems(second) == [f"{place}cccc"]
     assert studio.world.store.get(theirs) == b"of an older database"
     pictures = [f"{place}cccc-1.png"] if prompt != EXPLODES else []
-    mine = [key for key in studio.keys() if key.startswith(place)]
-    assert mine == [theirs, *pictures, f"{place}cccc.out"]
+    assert [one.key for one in studio.world.store.list(place)] == [
+        theirs,
+        *pictures,
+        f"{place}cccc.out",
+    ]
 
 
 def iter_of(digits: str) -> Callable[[int], str]:
