@@ -85,7 +85,7 @@ def _made(fields: TextToImage | ImageToImage) -> Response:
         picture = None if given is None else given.picture
         job, _ = orders.place(runtime, caller, asked.job, picture, None, beside)
         if asked.stays:
-            options.choose(runtime, caller.gateway_id, asked.spec)
+            options.remember(runtime, caller.gateway_id, asked.spec)
         job = _ended(runtime, caller, job)
     # The job's own pictures are PNGs: what is put back, or said of them, costs no quality.
     kind = formats.KINDS[asked.format]
