@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import io
-from collections.abc import Iterator
-from dataclasses import replace
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -68,10 +69,82 @@ OLD: dict[str, Any] = {
     "width": 512,
     "height": 512,
 }
-# Its published test requests.
 DOG: dict[str, Any] = {"prompt": "A dog", "steps": 16, "width": 512, "height": 512}
 V2, V1 = "/v1alpha2", "/v1alpha1"
 _LEFT_OUT = object()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A published request, and what is to come of it where its link leads to 128 x 96 pixels."""
+
+    path: str
+    body: dict[str, Any]
+    folder: str = "output/test-i2i"
+    size: tuple[int, int] = (512, 512)
+
+    def at(self, link: str) -> dict[str, Any]:
+        """The request as it was published, but for where the link leads."""
+        found: dict[str, Any] = json.loads(json.dumps(self.body).replace('"LINK"', f'"{link}"'))
+        return found
+
+
+def _sample(**facts: Any) -> dict[str, Any]:
+    content = facts.pop("content")
+    shared = {"runtime": "sdruntime", "prefix": "output", "context": ""}
+    return {"task": {"metadata": {**shared, **facts}, "content": content}}
+
+
+# The page's examples and the test requests of its repository, but for the names of a runtime and
+# an upscaler that are not here.
+SAMPLES: Mapping[str, Sample] = {
+    "page, new": Sample(V2, NEW),
+    "page, old": Sample(V1, OLD),
+    "text, new": Sample(
+        V2,
+        _sample(id="test-t2i", tasktype="text-to-image", content={"alwayson_scripts": {}, **DOG}),
+        "output/test-t2i",
+    ),
+    "text, old": Sample(
+        V1,
+        {
+            "alwayson_scripts": {
+                "task": "text-to-image",
+                "sd_model_checkpoint": CHECKPOINT,
+                "id_task": "123",
+                "uid": "123",
+                "save_dir": "outputs",
+            },
+            **DOG,
+        },
+        "outputs/123",
+    ),
+    "larger": Sample(
+        V2,
+        _sample(
+            id="test-extra",
+            tasktype="extra-single-image",
+            content={
+                "resize_mode": 0,
+                "show_extras_results": False,
+                "gfpgan_visibility": 0,
+                "codeformer_visibility": 0,
+                "codeformer_weight": 0,
+                "upscaling_resize": 4,
+                "upscaling_resize_w": 512,
+                "upscaling_resize_h": 512,
+                "upscaling_crop": False,
+                "upscaler_1": "Lanczos",
+                "upscaler_2": "None",
+                "extras_upscaler_2_visibility": 0,
+                "upscale_first": False,
+                "image": "LINK",
+            },
+        ),
+        "output/test-extra",
+        (512, 384),
+    ),
+}
 
 
 def cat(handler: Handler, _: Visit) -> None:
@@ -138,10 +211,8 @@ def failure(response: Answer, status: int, code: str) -> Any:
 
 
 def test_both_examples_are_taken_as_they_are_written(linked: World, web: Web) -> None:
-    new, old = copy.deepcopy(NEW), copy.deepcopy(OLD)
-    new["task"]["content"]["init_images"] = [web.url("/cat.png")]
-    old["alwayson_scripts"]["image_link"] = web.url("/cat.png")
-    made = {path: post(linked, path, body) for path, body in ((V2, new), (V1, old))}
+    pages = [SAMPLES["page, new"], SAMPLES["page, old"]]
+    made = {one.path: post(linked, one.path, one.at(web.url("/cat.png"))) for one in pages}
 
     place = f"s3://{linked.runtime.task_settings.s3_bucket}/tasks/{linked.gateway_id}"
     for path, response in made.items():
@@ -166,19 +237,9 @@ def test_both_examples_are_taken_as_they_are_written(linked: World, web: Web) ->
 
 
 def test_the_published_text_requests_are_taken(shared_world: World) -> None:
-    old = {
-        "alwayson_scripts": {
-            "task": "text-to-image",
-            "sd_model_checkpoint": CHECKPOINT,
-            "id_task": "123",
-            "uid": "123",
-            "save_dir": "outputs",
-        },
-        **DOG,
-    }
-    row = job(shared_world, post(shared_world, V1, old))
+    row = job(shared_world, post(shared_world, V1, SAMPLES["text, old"].body))
     assert (row.callback or {})["task"]["folder"].endswith("/outputs/123")
-    row = job(shared_world, post(shared_world, V2, content(alwayson_scripts={})))
+    row = job(shared_world, post(shared_world, V2, SAMPLES["text, new"].body))
     assert (row.params["guidance_scale"], row.num_images) == (7.0, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from tasks.places import Rules
 from tasks.scheduler import Sweeper
 from tasks.tables import Job, ResultStem, Webhook
 from tests.fakes import EXPLODES, FakeEngine, PickyEngine
-from tests.integration.api.test_aws import NEW, OLD, V1, V2, metadata, post
+from tests.integration.api.test_aws import SAMPLES, V2, metadata, post
 from tests.integration.api.working import working
 from tests.integration.api.world import LANCZOS, MODEL, World, png
 from tests.stage import eventually
@@ -35,8 +34,9 @@ TOPIC = "arn:aws:sns:eu-west-1:123456789012:done"
 
 
 def answer(handler: Handler, visit: Visit) -> None:
-    if visit.path == "/cat.png":
-        handler.give(200, png(300, 200), Content_Type="image/png")
+    pictures = {"/cat.png": (300, 200), "/small.png": (128, 96)}
+    if visit.path in pictures:
+        handler.give(200, png(*pictures[visit.path]), Content_Type="image/png")
     else:
         handler.give(204)
 
@@ -128,36 +128,32 @@ def _empty(studio: Studio) -> Iterator[None]:
         studio.world.store.delete(keys)
 
 
-@pytest.mark.parametrize("path", [V2, V1])
-def test_the_examples_are_drawn_stored_and_told(studio: Studio, path: str) -> None:
-    body = copy.deepcopy(NEW if path == V2 else OLD)
-    link = studio.web.url("/cat.png")
-    if path == V2:
-        body["task"]["content"]["init_images"] = [link]
-    else:
-        body["alwayson_scripts"]["image_link"] = link
-    job = studio.job(studio.run(path, body, FakeEngine()))
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_is_published_is_drawn_stored_and_told(studio: Studio, name: str) -> None:
+    sample = SAMPLES[name]
+    job_id = studio.run(sample.path, sample.at(studio.web.url("/small.png")), FakeEngine())
     message = studio.told()
 
-    [stem] = studio.stems(job.id)
-    assert stem.startswith(studio.folder("output/test-i2i/test-i2i-"))
+    [stem] = studio.stems(job_id)
+    task_id = sample.folder.rpartition("/")[2]
+    assert stem.startswith(studio.folder(f"{sample.folder}/{task_id}-"))
     assert len(stem.rpartition("-")[2]) == 4
     place = f"s3://{studio.world.runtime.task_settings.s3_bucket}/{stem}"
     assert message == {
-        "runtime": "sdruntime" if path == V2 else "legacy",
-        "id": "test-i2i",
+        "runtime": "sdruntime" if sample.path == V2 else "legacy",
+        "id": task_id,
         "result": True,
         "status": "completed",
         "image_url": [f"{place}-1.png"],
         "output_url": f"{place}.out",
-        "context": "" if path == V2 else {},
-        "job_id": str(job.id),
+        "context": "" if sample.path == V2 else {},
+        "job_id": str(job_id),
         "state": "succeeded",
         "error": None,
     }
     picture = Image.open(io.BytesIO(studio.get(message["image_url"][0])))
-    assert (picture.format, picture.size) == ("PNG", (512, 512))
-    spec = studio.world.runtime.catalog.get(MODEL)
+    assert (picture.format, picture.size) == ("PNG", sample.size)
+    spec = studio.world.runtime.catalog.get(studio.job(job_id).model_id)
     assert picture.info["model_hash"] == names.weights_hash(spec)
     assert studio.keys() == [f"{stem}-1.png", f"{stem}.out"]
 
