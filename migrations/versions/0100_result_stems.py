@@ -15,7 +15,7 @@ def upgrade() -> None:
             stem varchar NOT NULL CONSTRAINT pk_result_stems PRIMARY KEY,
             job_id uuid NOT NULL CONSTRAINT fk_result_stems_job_id_jobs REFERENCES jobs,
             attempt integer NOT NULL,
-            CONSTRAINT uq_result_stems_job_id UNIQUE (job_id, attempt)
+            CONSTRAINT uq_result_stems_job_id_attempt UNIQUE (job_id, attempt)
         )
     """)
 

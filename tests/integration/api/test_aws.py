@@ -18,11 +18,12 @@ from ledger import accounts, offers
 from ledger.money import unit_price
 from ledger.offers import Capability
 from ledger.tables import Offer
-from tasks import jobs
+from tasks import jobs, names
 from tasks.errors import InvalidImage
 from tasks.tables import Job
 from tests.integration.api.conformance import Answer
 from tests.integration.api.world import (
+    CATALOG,
     CHECKPOINT,
     LANCZOS,
     MODEL,
@@ -161,7 +162,10 @@ def web() -> Iterator[Web]:
 def linked(shared_world: World, web: Web) -> World:
     """A world whose operator trusts the server."""
     settings = shared_world.runtime.task_settings.model_copy(
-        update={"link_hosts": f"127.0.0.1:{web.port}"}
+        update={
+            "link_hosts": f"127.0.0.1:{web.port}",
+            "link_buckets": f"{shared_world.runtime.task_settings.s3_bucket}/shared",
+        }
     )
     runtime = replace(shared_world.runtime, task_settings=settings)
     shared_world.app.extensions["pixeltoll"] = runtime
@@ -236,6 +240,21 @@ def test_both_examples_are_taken_as_they_are_written(linked: World, web: Web) ->
         assert picture.size == (512, 512)
 
 
+@pytest.mark.parametrize("field", ["init_images", "mask"])
+@pytest.mark.parametrize("scheme", ["http", "s3"])
+def test_each_picture_may_be_behind_a_link(
+    linked: World, web: Web, field: str, scheme: str
+) -> None:
+    linked.store.put("shared/cat.png", png(64, 32), "image/png")
+    bucket = linked.runtime.task_settings.s3_bucket
+    link = web.url("/cat.png") if scheme == "http" else f"s3://{bucket}/shared/cat.png"
+    body = edit(inpaint_full_res=False)
+    body["task"]["content"][field] = [link] if field == "init_images" else link
+    row = job(linked, post(linked, V2, body))
+    assert row.params["masked"] is (field == "mask")
+    assert Image.open(io.BytesIO(linked.store.get(row.input_key or ""))).size == (64, 64)
+
+
 def test_the_published_text_requests_are_taken(shared_world: World) -> None:
     row = job(shared_world, post(shared_world, V1, SAMPLES["text, old"].body))
     assert (row.callback or {})["task"]["folder"].endswith("/outputs/123")
@@ -258,7 +277,10 @@ def test_pictures_are_batches_times_their_size(shared_world: World) -> None:
 
 
 @pytest.mark.parametrize("where", ["alwayson_scripts", "override_settings", "hidden"])
-@pytest.mark.parametrize("name", [CHECKPOINT, MODEL, CHECKPOINT.removesuffix(".safetensors")])
+@pytest.mark.parametrize(
+    "name",
+    [CHECKPOINT, MODEL, CHECKPOINT.removesuffix(".safetensors"), names.title(CATALOG.get(MODEL))],
+)
 def test_a_dynamic_runtime_takes_a_model_by_any_name(
     shared_world: World, where: str, name: str
 ) -> None:
