@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -18,10 +19,11 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from api import messages
 from tasks import claims, jobs, names, stems, webhooks
 from tasks.delivery import Courier
-from tasks.errors import InferenceError
+from tasks.errors import InferenceError, StorageError
 from tasks.outbound import Outbound
 from tasks.places import Rules
 from tasks.scheduler import Sweeper
+from tasks.storage import ObjectStore, StoredKey
 from tasks.tables import Job, ResultStem, Webhook
 from tests.fakes import EXPLODES, FakeEngine, PickyEngine
 from tests.integration.api.test_aws import SAMPLES, V2, metadata, post
@@ -260,13 +262,38 @@ def test_a_folder_that_is_all_but_full_has_longer_names(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=lambda _: "f" * 64))
-    ids = [UUID(post(studio.world, V2, metadata(id="full")).json["job_id"]) for _ in range(2)]
-    transact = stems.through(studio.world.sessions)
-    drawn = [stems.of(transact, studio.world.store, studio.job(one)) for one in ids]
+    ids = [studio.run(V2, metadata(id="full"), FakeEngine()) for _ in range(2)]
+    drawn = [stem for one in ids for stem in studio.stems(one)]
     place = studio.folder("output/full/full-")
     assert drawn == [f"{place}ffff", f"{place}fffff"]
     # Once drawn, it stays.
+    transact = stems.through(studio.world.sessions)
     assert stems.of(transact, studio.world.store, studio.job(ids[0])) == drawn[0]
+
+
+class ForgetfulStore(ObjectStore):
+    """A real store that does not know at first what it has."""
+
+    asked = 0
+
+    def list(self, prefix: str, older_than: datetime | None = None) -> Iterator[StoredKey]:
+        self.asked += 1
+        if self.asked == 1:
+            raise StorageError("The object store did not answer.")
+        return super().list(prefix, older_than)
+
+
+def test_a_task_whose_name_cannot_be_drawn_runs_again(studio: Studio) -> None:
+    settings = studio.world.runtime.task_settings
+    store = ForgetfulStore.from_settings(settings)
+    runtime = replace(studio.world.runtime, open_store=lambda: store)
+    job_id = replace(studio, world=replace(studio.world, runtime=runtime)).run(
+        V2, metadata(), FakeEngine()
+    )
+    job = studio.job(job_id)
+    assert (job.state, job.attempt, store.asked) == ("succeeded", 2, 2)
+    [stem] = studio.stems(job_id)
+    assert studio.keys() == [f"{stem}-1.png", f"{stem}.out"]
 
 
 def sweep(studio: Studio, *job_ids: UUID) -> None:
