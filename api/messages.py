@@ -18,10 +18,10 @@ from tasks.tables import Job
 def renderer(public_url: str) -> Render:
     """Return what renders messages, whose links lead to the API as clients reach it."""
 
-    def rendered(job: Job, event: str) -> bytes:
+    def rendered(job: Job, event: str, manifest: str | None) -> bytes:
         task = Task.of(job.callback)
-        if task is not None:
-            return _completion(job, task).model_dump_json().encode()
+        if task is not None and manifest is not None:
+            return _completion(job, task, manifest).model_dump_json().encode()
         view = render.job_with(
             job,
             url_of=functools.partial(render.stream_url, host=public_url),
@@ -34,7 +34,7 @@ def renderer(public_url: str) -> Render:
     return rendered
 
 
-def _completion(job: Job, task: Task) -> CompletionView:
+def _completion(job: Job, task: Task, manifest: str) -> CompletionView:
     """Say how a task has ended; its manifest is there by now."""
     done = job.state == "succeeded"
     error = None
@@ -47,7 +47,7 @@ def _completion(job: Job, task: Task) -> CompletionView:
             "result": done,
             "status": "completed" if done else "failed",
             "image_url": [task.url(one.key) for one in job.outputs] if done else [],
-            "output_url": task.url(task.manifest(job.id, job.attempt)),
+            "output_url": task.url(manifest),
             "context": (job.callback or {}).get("context"),
             "job_id": job.id,
             "state": job.state,

@@ -25,7 +25,7 @@ from ledger import accounts, refusals
 from ledger.errors import InsufficientFunds, InvalidAmount, LedgerError, Refused
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
-from tasks import jobs, lora, metrics, params, telemetry, tracing
+from tasks import jobs, lora, metrics, params, results, telemetry, tracing
 from tasks.errors import (
     FieldError,
     IdempotencyConflict,
@@ -89,7 +89,7 @@ def place(
             job = earlier(session, caller.gateway_id, key, digest)
         if job is not None:
             return job, None
-    prepared = prepare(runtime, asked, given, beside)
+    prepared = prepare(runtime, caller.gateway_id, asked, given, beside)
     order = Order(
         gateway_id=caller.gateway_id,
         api_key_id=caller.api_key_id,
@@ -125,7 +125,11 @@ class Prepared:
 
 
 def prepare(
-    runtime: Runtime, asked: JobFields, given: Given, beside: Beside = _NOTHING
+    runtime: Runtime,
+    gateway_id: UUID,
+    asked: JobFields,
+    given: Given,
+    beside: Beside = _NOTHING,
 ) -> Prepared:
     """Check a request against its model, and its picture; fill in the defaults.
 
@@ -137,11 +141,11 @@ def prepare(
         InvalidImage: The picture cannot be used.
         InvalidParams: A field does not fit the model.
         InvalidAmount: `max_price` is no price.
-        LinksBusy: Too many links are being fetched.
+        LinksBusy, LinkLimit: Too many links are being fetched.
     """
     spec = runtime.catalog.resolve(asked.model_id)
     bounds = runtime.task_settings
-    picture = None if given is None else checked(runtime, given)
+    picture = None if given is None else checked(runtime, gateway_id, given)
     fit, finer = beside.fit, beside.finer
     size = fit or picture
     generation = params.validate(
@@ -157,18 +161,18 @@ def prepare(
     return Prepared(generation, picture, _max_price(runtime, asked))
 
 
-def checked(runtime: Runtime, given: bytes | str | CheckedImage) -> CheckedImage:
-    """Return a picture that is safe to keep, from its bytes or behind a link.
+def checked(runtime: Runtime, gateway_id: UUID, given: bytes | str | CheckedImage) -> CheckedImage:
+    """Return a picture of a gateway's that is safe to keep, from its bytes or behind a link.
 
     Raises:
         InvalidImage: It cannot be used.
-        LinksBusy: Too many links are being fetched.
+        LinksBusy, LinkLimit: Too many links are being fetched.
     """
     if isinstance(given, CheckedImage):
         return given
     bounds = runtime.task_settings
     return checked_image(
-        runtime.links.fetch(given) if isinstance(given, str) else given,
+        runtime.links.fetch(given, gateway_id) if isinstance(given, str) else given,
         max_bytes=bounds.max_input_bytes,
         max_pixels=bounds.max_input_pixels,
     )
@@ -308,7 +312,8 @@ def _record(runtime: Runtime, order: Order, refusal: Refused) -> None:
 def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple[Job, Wait | None]:
     with runtime.reads() as session:
         _check_affordable(session, order)
-    key = f"inputs/{order.gateway_id}/{hashlib.sha256(picture.png).hexdigest()}-{uuid7().hex}.png"
+    digest = hashlib.sha256(picture.png).hexdigest()
+    key = f"{results.INPUTS}/{order.gateway_id}/{digest}-{uuid7().hex}.png"
     runtime.store.put(key, picture.png, "image/png")
     try:
         with runtime.statements() as session:

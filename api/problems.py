@@ -116,6 +116,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     ),
     RangeNotSatisfiable: Problem(416, RangeNotSatisfiable.code, "No such bytes"),
     WaitingLimit: Problem(429, WaitingLimit.code, "Too many of your requests wait"),
+    tasks.LinkLimit: Problem(429, tasks.LinkLimit.code, "Too many of your links at once"),
     tasks.InvalidParams: Problem(422, tasks.InvalidParams.code, "Some fields are not valid"),
     tasks.InvalidImage: Problem(422, tasks.InvalidImage.code, "The picture cannot be used"),
     ledger.InvalidAmount: Problem(422, ledger.InvalidAmount.code, "Not an exact amount"),

@@ -29,6 +29,10 @@ def choose_queue(
     `switch_wait_s`, and the last model was loaded that long ago, all queues are equal, so that no
     model starves another; the second condition keeps a worker with more work than it can do from
     loading a model for every batch. Among equals the priority decides, then the wait.
+
+    So a job is overtaken by younger ones of its priority while it has waited less than that, and
+    then, for each other model, in one turn of at most that long. Endless work of one model delays
+    another by no more.
     """
     warm = [one for one in backlogs if one.model_id in loaded]
     may_switch = since_switch_s >= switch_wait_s

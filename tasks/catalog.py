@@ -112,6 +112,7 @@ class ModelSpec:
 
     `aliases` are other names that requests may use. A `source` that is one file, a checkpoint, may
     have its `sha256`, and a `config`: where the rest of what its layout needs is, if not with us.
+    `prediction_type` says what a UNet predicts where its configuration says another thing.
     A request beyond a maximum is refused. `run_steps` and `run_guidance_scale` are for distilled
     models, which make good pictures within these (low, high) only: a request is brought into them,
     and told so. `raise_strength` brings a strength that would leave no step up to one step.
@@ -132,6 +133,7 @@ class ModelSpec:
     config: Part | None = None
     scheduler: str | None = None
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
     unet: Part | None = None
     vae: Part | None = None
     default_width: int = 512
@@ -431,6 +433,8 @@ def _part_faults(model: ModelSpec) -> Iterator[str]:
         _GRAIN[model.layout] != _UNET_GRAIN or not (model.unet.file or "").endswith(_SAFE)
     ):
         yield f"unet must name a {_SAFE} file, and is for layouts that have a UNet"
+    if model.prediction_type is not None and _GRAIN[model.layout] != _UNET_GRAIN:
+        yield "prediction_type is for Stable Diffusion 1, 2 and XL, and InstructPix2Pix"
     if model.checkpoint is not None and model.layout not in _IN_ONE_FILE:
         yield f"a checkpoint must be one of {', '.join(_IN_ONE_FILE)}"
     if model.checkpoint is None and (model.config is not None or model.sha256 is not None):

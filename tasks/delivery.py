@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import case, func, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks import jobs, manifests, metrics, signing, telemetry, webhooks
+from tasks import jobs, manifests, metrics, signing, stems, telemetry, webhooks
 from tasks.errors import LinkError, PublishFailed, StorageError
 from tasks.outbound import Deadline, Outbound
 from tasks.places import place_of
@@ -29,7 +29,8 @@ from tasks.storage import ObjectStore
 from tasks.tables import Job, Webhook, WebhookDelivery
 from tasks.topics import Publish
 
-Render: TypeAlias = Callable[[Job, str], bytes]
+# Of a job, an event, and the key of the job's manifest, if it has one.
+Render: TypeAlias = Callable[[Job, str, str | None], bytes]
 
 _log = telemetry.get_logger()
 # One webhook has at most so many of a process's hands: what is slow holds up itself.
@@ -180,8 +181,8 @@ class Courier:
             with self._sessions.begin() as session:
                 job = jobs.find(session, parcel.gateway_id, parcel.job_id)
             # Before the message that says where it is.
-            manifests.explain(self._store, job)
-            body = self._render(job, parcel.event)
+            manifest = manifests.explain(stems.through(self._sessions), self._store, job)
+            body = self._render(job, parcel.event, manifest)
             return self._post(parcel, body) if parcel.kind == "http" else self._tell(parcel, body)
         except (LinkError, PublishFailed, StorageError) as error:
             return Outcome(error=str(error))

@@ -6,6 +6,7 @@
     |-- InvalidParams           one or more request fields are wrong
     |-- InvalidImage            the input picture cannot be used
     |-- LinksBusy               as many links are being fetched as may be
+    |-- LinkLimit               as many of one gateway's links are
     |-- LinkError               what somebody else has named cannot be reached
     |   |-- BadLink             it may not be followed
     |   `-- LinkFailed          it does not lead to an answer
@@ -112,6 +113,19 @@ class LinksBusy(TasksError):
         super().__init__(
             f"{at_once} other links are being fetched. Try again in a moment, or send the picture "
             "itself."
+        )
+
+
+class LinkLimit(TasksError):
+    """Raised when a process already fetches as many links of a gateway as one gateway may have."""
+
+    code = "link_limit"
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        super().__init__(
+            f"{at_once} links of this gateway are being fetched here, which is as many as one "
+            "gateway may have. Wait for an answer before you send more, or send the picture itself."
         )
 
 

@@ -6,13 +6,24 @@ inside is `tasks.outbound`'s, and whether what came is a picture is for `tasks.i
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
+from uuid import UUID
 
-from tasks.errors import BadLink, InvalidImage, LinkError, LinkFailed, LinksBusy, ObjectNotFound
+from tasks.errors import (
+    BadLink,
+    InvalidImage,
+    LinkError,
+    LinkFailed,
+    LinkLimit,
+    LinksBusy,
+    ObjectNotFound,
+)
 from tasks.outbound import Deadline, Outbound, Resolve, system_resolve
 from tasks.places import Place, Rules, place_of
 from tasks.settings import TaskSettings
@@ -56,7 +67,39 @@ class Bounds:
 
     max_bytes: int
     timeout_s: float
-    at_once: int = 4
+    at_once: int = 32
+    at_once_each: int = 4
+
+
+class Slots:
+    """How many fetches of this process run at once, and of each gateway: each keeps a thread."""
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._lock = threading.Lock()
+        self._taken: Counter[UUID] = Counter()
+
+    @contextlib.contextmanager
+    def place(self, gateway_id: UUID) -> Iterator[None]:
+        """Lend a gateway a slot.
+
+        Raises:
+            LinkLimit: It has as many as one gateway may have.
+            LinksBusy: There is none left.
+        """
+        with self._lock:
+            if self._taken[gateway_id] >= self._most_each:
+                raise LinkLimit(self._most_each)
+            if self._taken.total() >= self._most:
+                raise LinksBusy(self._most)
+            self._taken[gateway_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[gateway_id] -= 1
+                self._taken += Counter()  # Forgets those at zero.
 
 
 @dataclass
@@ -67,11 +110,11 @@ class Links:
     buckets: Buckets
     bounds: Bounds
     open_store: Callable[[], ObjectStore]
-    _slots: threading.BoundedSemaphore = field(init=False)
+    slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
-        """Bound how many fetches of this process run at once: each of them keeps a thread."""
-        self._slots = threading.BoundedSemaphore(self.bounds.at_once)
+        """Make the slots of this process."""
+        self.slots = Slots(self.bounds.at_once, self.bounds.at_once_each)
 
     @classmethod
     def from_settings(
@@ -88,27 +131,30 @@ class Links:
         return cls(
             Outbound(Rules.written(settings.link_ports, settings.link_hosts), resolve),
             Buckets.written(settings.link_buckets),
-            Bounds(settings.max_input_bytes, settings.link_timeout_s, settings.link_slots),
+            Bounds(
+                settings.max_input_bytes,
+                settings.link_timeout_s,
+                settings.link_slots,
+                settings.link_slots_each,
+            ),
             open_store,
         )
 
-    def fetch(self, link: str) -> bytes:
-        """Return what a link leads to.
+    def fetch(self, link: str, gateway_id: UUID) -> bytes:
+        """Return what a gateway's link leads to.
 
         Raises:
             InvalidImage: The link may not be followed, or nothing that may be had is behind it;
                 says what to do.
-            LinksBusy: This process fetches as many as it may already.
+            LinksBusy, LinkLimit: This process fetches as many as it may already, or as many of
+                this gateway's.
             StorageError: The object store does not answer.
         """
-        if not self._slots.acquire(blocking=False):
-            raise LinksBusy(self.bounds.at_once)
         try:
-            return self._fetch(link.strip(), Deadline(self.bounds.timeout_s))
+            with self.slots.place(gateway_id):
+                return self._fetch(link.strip(), Deadline(self.bounds.timeout_s))
         except LinkError as error:
             raise InvalidImage(f"The link cannot be used. {error} {_INSTEAD}") from error
-        finally:
-            self._slots.release()
 
     def _fetch(self, link: str, deadline: Deadline) -> bytes:
         if link[:3].lower() == "s3:":

@@ -10,36 +10,43 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from tasks import results
+from tasks import results, stems
 from tasks.claims import NewOutput
+from tasks.stems import Transact
 from tasks.storage import ObjectStore
 from tasks.tables import Job
 
 _JSON = "application/json"
 
 
-def store(store: ObjectStore, job: Job, outputs: Sequence[NewOutput]) -> None:
+def store(store: ObjectStore, job: Job, stem: str | None, outputs: Sequence[NewOutput]) -> None:
     """Write what an attempt of a task has made; a job that is no task has nothing to say.
 
     Raises:
         StorageError: The object store did not take it.
     """
     task = results.Task.of(job.callback)
-    if task is not None:
+    if task is not None and stem is not None:
         data = json.dumps(_manifest(job, task, outputs)).encode()
-        store.put(task.manifest(job.id, job.attempt), data, _JSON)
+        store.put(results.manifest_key(stem), data, _JSON)
 
 
-def explain(store: ObjectStore, job: Job) -> None:
-    """Write why an ended task has no pictures; one that has some, or is no task, says nothing.
+def explain(transact: Transact, store: ObjectStore, job: Job) -> str | None:
+    """Return the key of an ended task's manifest, which says by then why it has no pictures.
+
+    One that has pictures has had its manifest before. None: the job is no task.
 
     Raises:
         StorageError: The object store did not take it.
+        SQLAlchemyError: The database did not answer.
     """
-    task = results.Task.of(job.callback)
-    if task is not None and job.state != "succeeded":
+    task, stem = results.Task.of(job.callback), stems.of(transact, store, job)
+    if task is None or stem is None:
+        return None
+    if job.state != "succeeded":
         data = json.dumps(_failure(job, task)).encode()
-        store.put(task.manifest(job.id, job.attempt), data, _JSON)
+        store.put(results.manifest_key(stem), data, _JSON)
+    return results.manifest_key(stem)
 
 
 def _failure(job: Job, task: results.Task) -> dict[str, object]:

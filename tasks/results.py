@@ -3,21 +3,21 @@
 By itself a job has a folder of its own, `outputs/<job>/<attempt>/`. A job of the AWS task API has
 the folder that its client has named, below one of its gateway's, and there may be others of the
 same name in it. What is in a folder is numbered from 1: `<id>-<rand4>-<n>.png`, and
-`<id>-<rand4>.out` says what it all is.
+`<id>-<rand4>.out` says what it all is. The digits of an attempt are drawn by `tasks.stems`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
-# Our own folder in the bucket, so that no prefix leads to what is not a task's.
-_ROOT = "tasks"
+# Our own folders in the bucket: of inputs, of jobs' results, and one of tasks' results, so that no
+# prefix leads to what is not a task's.
+FOLDERS = (INPUTS, OUTPUTS, TASKS) = ("inputs", "outputs", "tasks")
 _ID = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_-]{1,64}")
 # Letters that mean the same in every store, URL and file system; parts of dots lead elsewhere.
 _PART = re.compile(r"(?!\.+$)[A-Za-z0-9!_.*'()=+@,-]+")
@@ -56,23 +56,14 @@ class Task:
         """Return an object's address."""
         return f"s3://{self.bucket}/{key}"
 
-    def stem(self, job_id: UUID, attempt: int) -> str:
-        """Return what the keys of one attempt begin with.
-
-        What comes of an attempt is not to be guessed, and can be found again by who knows the job:
-        a worker that has lost its claim overwrites nothing, and what it leaves can be deleted.
-        """
-        drawn = hashlib.sha256(f"{job_id}/{attempt}".encode()).hexdigest()[:4]
-        return f"{self.folder}/{self.id}-{drawn}"
-
-    def manifest(self, job_id: UUID, attempt: int) -> str:
-        """Return the key of what says what an attempt has made."""
-        return f"{self.stem(job_id, attempt)}.out"
+    def stem(self, digits: str) -> str:
+        """Return what the keys of one attempt begin with, by the digits that it has drawn."""
+        return f"{self.folder}/{self.id}-{digits}"
 
 
 def folder(gateway_id: UUID, prefix: str, task_id: str) -> str:
     """Return where a gateway's task has its results, by a prefix and an id that are checked."""
-    return f"{_ROOT}/{gateway_id}/{prefix}/{task_id}"
+    return f"{TASKS}/{gateway_id}/{prefix}/{task_id}"
 
 
 def is_task_id(text: str) -> bool:
@@ -99,32 +90,20 @@ def checked_prefix(text: str) -> str:
     return prefix
 
 
-def picture_key(
-    job_id: UUID, attempt: int, index: int, name: str, callback: Mapping[str, Any] | None
-) -> str:
+def picture_key(job_id: UUID, attempt: int, index: int, name: str, stem: str | None) -> str:
     """Return where an attempt of a job stores the picture of an index."""
-    task = Task.of(callback)
-    if task is None:
+    if stem is None:
         # The attempt keeps a worker that lost its claim from overwriting the winner's picture.
-        return f"outputs/{job_id}/{attempt}/{name}"
-    return f"{task.stem(job_id, attempt)}-{index + 1}{PurePosixPath(name).suffix}"
+        return f"{OUTPUTS}/{job_id}/{attempt}/{name}"
+    return f"{stem}-{index + 1}{PurePosixPath(name).suffix}"
 
 
-def is_shared(callback: Mapping[str, Any] | None) -> bool:
-    """Tell whether a job's folder may have another job's pictures in it, too."""
-    return Task.of(callback) is not None
+def manifest_key(stem: str) -> str:
+    """Return where an attempt of a task stores its manifest."""
+    return f"{stem}.out"
 
 
-def manifest_key(job_id: UUID, attempt: int, callback: Mapping[str, Any] | None) -> str | None:
-    """Return where an attempt of a job stores its manifest; None: it has none."""
-    task = Task.of(callback)
-    return None if task is None else task.manifest(job_id, attempt)
-
-
-def beginnings(job_id: UUID, attempt: int, callback: Mapping[str, Any] | None) -> list[str]:
-    """Return what the keys of all that the attempts of a job may have stored begin with."""
-    task = Task.of(callback)
-    if task is None:
-        return [f"outputs/{job_id}/"]
-    stems = [task.stem(job_id, one) for one in range(1, attempt + 1)]
-    return [f"{stem}{next_}" for stem in stems for next_ in ("-", ".")]
+def beginnings(job_id: UUID, stems: Collection[str]) -> list[str]:
+    """Return what the keys of all that a job's attempts may have stored begin with."""
+    own = [f"{stem}{next_}" for stem in stems for next_ in ("-", ".")]
+    return own or [f"{OUTPUTS}/{job_id}/"]

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger import db
 from ledger.feeds import FileFeed
 from ledger.settings import LedgerSettings
-from tasks import chores, jobs, manifests, sweeps, telemetry, tracing, webhooks, workers
+from tasks import chores, jobs, manifests, stems, sweeps, telemetry, tracing, webhooks, workers
 from tasks.app import make_celery
 from tasks.bookkeeping import Bookkeeper
 from tasks.delivery import Courier, Render
@@ -113,13 +113,10 @@ class Sweeper:
             found = {one.key for start in left.beginnings for one in self._store.list(start)}
             gone = found - left.kept
             if gone:
-                with self._sessions.begin() as session:
-                    gone -= sweeps.others(session, gone)
-            if gone:
                 self._store.delete(sorted(gone))
                 _log.info("objects_swept", **left.about, count=len(gone))
             # Last, and anew where it is: a lost attempt may have written over it.
-            manifests.explain(self._store, left.job)
+            manifests.explain(stems.through(self._sessions), self._store, left.job)
             with self._sessions.begin() as session:
                 sweeps.mark_swept(session, job_id)
 

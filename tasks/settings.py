@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import NotRegistered
+from tasks.results import FOLDERS
 from tasks.routing import DEFAULT_WEIGHTS, Weights
 from tasks.workers import REMEMBERED_S
 
@@ -224,7 +225,7 @@ class TaskSettings(BaseSettings):
         "",
         validation_alias="PIXELTOLL_LINK_BUCKETS",
         description="Buckets, or `bucket/folder`, that s3:// links of any gateway may name; commas "
-        "divide them. Empty means none.",
+        "divide them. Empty means none. Of `S3_BUCKET`, only a folder that is not one of ours.",
     )
     link_timeout_s: float = Field(
         10.0,
@@ -233,11 +234,18 @@ class TaskSettings(BaseSettings):
         description="How long a submission waits for a picture behind a link, in all.",
     )
     link_slots: int = Field(
-        4,
+        32,
         ge=1,
         validation_alias="PIXELTOLL_LINK_SLOTS",
         description="Links that one API process fetches at the same time; others are refused for "
         "a moment. Keep it below the process's threads.",
+    )
+    link_slots_each: int = Field(
+        4,
+        ge=1,
+        validation_alias="PIXELTOLL_LINK_SLOTS_EACH",
+        description="How many of them may be one gateway's, so that none with slow links takes "
+        "every slot.",
     )
 
     webhook_timeout_s: float = Field(
@@ -283,6 +291,21 @@ class TaskSettings(BaseSettings):
         validation_alias="PIXELTOLL_SNS_ENDPOINT",
         description="Where SNS is; empty means AWS itself.",
     )
+
+    @field_validator("link_buckets")
+    @classmethod
+    def _keeps_results_private(cls, listed: str, info: ValidationInfo) -> str:
+        """Refuse what would let any gateway read the pictures of all."""
+        own = info.data.get("s3_bucket")
+        for name in filter(None, (part.strip().strip("/") for part in listed.split(","))):
+            bucket, _, folder = name.partition("/")
+            if bucket == own and folder.partition("/")[0] in ("", *FOLDERS):
+                raise ValueError(
+                    f"{name} has the inputs and results of every gateway in it, which every other "
+                    f"could read. List another bucket, or a folder of {own} that is none of "
+                    f"{', '.join(FOLDERS)}."
+                )
+        return listed
 
     def with_key(self) -> TaskSettings:
         """Return these settings with the orchestrator's key that its file holds, if one is named.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -29,10 +30,11 @@ from tasks import (
     names,
     policies,
     results,
+    stems,
     telemetry,
 )
 from tasks.claims import NewOutput
-from tasks.errors import Interrupted, StorageError, TasksError, Unchecked, Withheld
+from tasks.errors import Interrupted, TasksError, Unchecked, Withheld
 from tasks.params import Generation
 from tasks.runtime import Runtime
 from tasks.tables import Job
@@ -170,9 +172,11 @@ class Settler:
         self, batch: Sequence[Job], made: Mapping[UUID, Made], verdicts: _Verdicts
     ) -> list[_Stored]:
         """Store the pictures of jobs whose claims are good; a job that cannot be is settled."""
+        called = self._called(batch)
+        batch = [job for job in batch if job.id in called]
         storing = {
             job.id: [
-                self._transfers.submit(self._store, job, index, picture, nsfw)
+                self._transfers.submit(self._store, job, called[job.id], index, picture, nsfw)
                 for (index, picture), nsfw in zip(
                     made[job.id].pictures.items(), verdicts[job.id], strict=True
                 )
@@ -186,13 +190,23 @@ class Settler:
             try:
                 one = self._stored(job, storing[job.id], made[job.id].failed)
                 # Last, so that where it is, all that it tells of is.
-                manifests.store(self._run.store, job, one.outputs)
+                manifests.store(self._run.store, job, called[job.id], one.outputs)
                 stored.append(one)
             except Interrupted:
                 continue
             except Exception as error:  # noqa: BLE001  as in _try
                 self.give_up(job, error)
         return stored
+
+    def _called(self, batch: Sequence[Job]) -> dict[UUID, str | None]:
+        """Draw what tasks' results are called; a job for which that cannot be done is settled."""
+        called: dict[UUID, str | None] = {}
+        for job in batch:
+            try:
+                called[job.id] = stems.of(partial(self._insist, [job]), self._run.store, job)
+            except Exception as error:  # noqa: BLE001  as in _try
+                self.give_up(job, error)
+        return called
 
     def _stored(
         self, job: Job, storing: Sequence[Future[NewOutput]], failed: Exception | None
@@ -211,7 +225,14 @@ class Settler:
             failed = failed or error
         return _Stored(job, outputs, failed)
 
-    def _store(self, job: Job, index: int, picture: Picture, nsfw: bool | None) -> NewOutput:  # noqa: FBT001  a verdict, not an option
+    def _store(
+        self,
+        job: Job,
+        stem: str | None,
+        index: int,
+        picture: Picture,
+        nsfw: bool | None,  # noqa: FBT001  a verdict, not an option
+    ) -> NewOutput:
         if self._is_lost(job):
             raise Interrupted("The claim is gone.")
         run = Generation.of(job.params)
@@ -227,10 +248,7 @@ class Settler:
         kind = formats.recognised(data)
         # It cannot be guessed, so a link to it is the permission to see the picture.
         name = f"{index}-{secrets.token_hex(12)}{kind.extension}"
-        key = results.picture_key(job.id, job.attempt, index, name, job.callback)
-        if results.is_shared(job.callback) and self._run.store.exists(key):
-            # Drawn before by another job of the same name; the next attempt draws anew.
-            raise StorageError(f"There is an object {key!r} already.")
+        key = results.picture_key(job.id, job.attempt, index, name, stem)
         with metrics.timed("upload", job.model_id, [job]):
             self._run.store.put(key, data, kind.content_type)
         self._run.leases.touch()

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, selectinload
 from ledger.errors import LedgerError
 from tasks import claims, jobs, results, telemetry
 from tasks.batching import Backlog
-from tasks.tables import Job, Output
+from tasks.tables import Job
 from tasks.workers import SILENCE_S
 
 _log = telemetry.get_logger()
@@ -152,10 +152,7 @@ def backlogs(session: Session, queues: Sequence[str]) -> list[Backlog]:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What lost attempts of an ended job may have left: objects of these beginnings, but for some.
-
-    Only what no other job has: in the folder of a task there may be others of its name.
-    """
+    """What lost attempts of an ended job may have left: what begins so, but for what is kept."""
 
     beginnings: tuple[str, ...]
     kept: frozenset[str]
@@ -172,7 +169,7 @@ def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
     rows = session.scalars(
         select(Job)
         .where(~Job.swept, Job.finished_at < func.now() - jobs.interval(after_s))
-        .options(selectinload(Job.outputs))
+        .options(selectinload(Job.outputs), selectinload(Job.stems))
         .order_by(Job.finished_at)
         .limit(_SWEEP_BATCH)
     )
@@ -181,13 +178,8 @@ def unswept(session: Session, after_s: float) -> dict[UUID, Leftovers]:
 
 def _leftovers(job: Job) -> Leftovers:
     kept = {*(output.key for output in job.outputs), *filter(None, [_manifest(job)])}
-    beginnings = results.beginnings(job.id, job.attempt, job.callback)
+    beginnings = results.beginnings(job.id, [one.stem for one in job.stems])
     return Leftovers(tuple(beginnings), frozenset(kept), job)
-
-
-def others(session: Session, keys: Collection[str]) -> set[str]:
-    """Return those keys that are of a job's outputs, whosever they are."""
-    return set(session.scalars(select(Output.key).where(Output.key.in_(keys))))
 
 
 def mark_swept(session: Session, job_id: UUID) -> None:
@@ -200,7 +192,7 @@ def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
     rows = session.scalars(
         select(Job)
         .where(Job.kept, Job.finished_at < func.now() - jobs.interval(keep_s))
-        .options(selectinload(Job.outputs))
+        .options(selectinload(Job.outputs), selectinload(Job.stems))
         .order_by(Job.finished_at)
         .limit(_SWEEP_BATCH)
     )
@@ -214,7 +206,8 @@ def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
 
 
 def _manifest(job: Job) -> str | None:
-    return results.manifest_key(job.id, job.attempt, job.callback)
+    own = (one.stem for one in job.stems if one.attempt == job.attempt)
+    return next(map(results.manifest_key, own), None)
 
 
 def mark_deleted(session: Session, job_ids: Collection[UUID]) -> None:

@@ -118,6 +118,7 @@ class Job(Base):
     outputs: Mapped[list[Output]] = relationship(
         lazy="raise", viewonly=True, order_by="Output.index"
     )
+    stems: Mapped[list[ResultStem]] = relationship(lazy="raise", viewonly=True)
 
     @property
     def tries(self) -> int:
@@ -141,6 +142,17 @@ class Output(Base):
     content_type: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ResultStem(Base):
+    """What the keys of all results of one attempt of a task begin with; never used again."""
+
+    __tablename__ = "result_stems"
+    __table_args__ = (UniqueConstraint("job_id", "attempt"),)
+
+    stem: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
 
 
 class GatewayPolicy(Base):

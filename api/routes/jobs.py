@@ -33,6 +33,7 @@ from tasks.errors import (
     InvalidParams,
     JobNotCancelable,
     JobNotFound,
+    LinkLimit,
     LinksBusy,
     NoOffer,
     StorageError,
@@ -45,8 +46,8 @@ bp = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
 BODY = {parsing.JSON: JobRequest, parsing.FORM: JobForm}
 REFUSALS = (
-    *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount, LinksBusy, StorageError),
-    *(NoPriceLimit, OverPriceLimit, NoRate),
+    *(UnknownModel, NoOffer, InvalidParams, InvalidImage, InvalidAmount, LinkLimit, LinksBusy),
+    *(StorageError, NoPriceLimit, OverPriceLimit, NoRate),
 )
 
 

@@ -32,7 +32,7 @@ def quote() -> Response:
     """
     runtime = current()
     asked, given = parsing.job_body()
-    prepared = orders.prepare(runtime, asked, given)
+    prepared = orders.prepare(runtime, current_gateway(), asked, given)
     orders.deadline_s(runtime, asked)
     with runtime.reads() as session:
         estimate = jobs.estimate(

@@ -246,7 +246,11 @@ def _auto(pipeline: str) -> _Part:
 
 
 def _scheduler(model: ModelSpec, current: _Part) -> _Part:
-    changes = {} if model.timestep_spacing is None else {"timestep_spacing": model.timestep_spacing}
+    wanted = {
+        "timestep_spacing": model.timestep_spacing,
+        "prediction_type": model.prediction_type,
+    }
+    changes = {key: value for key, value in wanted.items() if value is not None}
     name = model.scheduler
     if name is None:
         return type(current).from_config(current.config, **changes) if changes else current

@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,10 +17,13 @@ from PIL import Image, ImageDraw
 from sqlalchemy.orm import Session
 from webuiapi import WebUIApi
 
-from ledger import accounts
+from ledger import accounts, offers
+from ledger.offers import LiveOffer
+from ledger.tables import Offer
 from tasks import names, workers
 from tasks.engine.protocol import Variation
 from tasks.finer import FirstPass
+from tasks.jobs import Bell
 from tests.fakes import FakeEngine, Gate
 from tests.integration.api.working import served, working
 from tests.integration.api.world import (
@@ -370,8 +374,9 @@ def test_set_model_and_options(api: WebUIApi) -> None:
     api.set_options(api.get_options())
     answer = api.session.post(f"{api.baseurl}/options", json={"sd_model_checkpoint": "no/such"})
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
-    answer = api.session.post(f"{api.baseurl}/options", json={"sd_model_checkpoint": UNSOLD})
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_offer")
+    for name in (UNSOLD, UPSCALER):
+        answer = api.session.post(f"{api.baseurl}/options", json={"sd_model_checkpoint": name})
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_offer")
     answer = api.session.post(f"{api.baseurl}/options", json={"CLIP_stop_at_last_layers": 2})
     assert answer.status_code == 422
     assert api.util_get_current_model() == TITLE
@@ -379,6 +384,37 @@ def test_set_model_and_options(api: WebUIApi) -> None:
     assert named.info["sd_model_name"] == names.file_name(CATALOG.get(MODEL)).removesuffix(
         names.CHECKPOINT
     )
+
+
+def test_a_model_that_is_to_stay_is_remembered_though_its_offer_ends_meanwhile(
+    api: WebUIApi, shared_world: World
+) -> None:
+    ringer = shared_world.runtime.ringer
+    sold: list[LiveOffer] = []
+
+    def withdraw(bell: Bell) -> None:
+        """The job is placed, and nobody offers its model any more."""
+        with shared_world.sessions.begin() as session:
+            sold.extend(offers.live(session, Offer.model_id == MODEL))
+            for offer in sold:
+                offers.withdraw(session, offer)
+        ringer.ring(bell)
+
+    api.set_options({"sd_model_checkpoint": ""})
+    vars(shared_world.runtime)["ringer"] = SimpleNamespace(ring=withdraw)
+    try:
+        stays = {"override_settings": {"sd_model_checkpoint": TITLE}}
+        made = api.txt2img(**SMALL, **stays, override_settings_restore_afterwards=False)
+        assert len(made.images) == 1
+        assert api.util_get_current_model() == TITLE
+        vars(shared_world.runtime)["ringer"] = ringer
+        refused = api.session.post(f"{api.baseurl}/txt2img", json=SMALL)
+        assert (refused.status_code, refused.json()["code"]) == (404, "no_offer")
+    finally:
+        vars(shared_world.runtime)["ringer"] = ringer
+        with shared_world.sessions.begin() as session:
+            for offer in sold:
+                offers.publish(session, offer.orchestrator_id, offer.capability, offer.price, "USD")
 
 
 def test_an_adapter_is_taken_out_of_the_prompt(api: WebUIApi, engine: FakeEngine) -> None:

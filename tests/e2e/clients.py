@@ -6,7 +6,6 @@ The clients are published ones, unmodified. Each function is a scene that assert
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import json
 import threading
@@ -23,7 +22,7 @@ from webuiapi import WebUIApi
 from tasks import catalog, names
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
-from tests.integration.api.test_aws import NEW, OLD, V1, V2
+from tests.integration.api.test_aws import SAMPLES, V2
 from tests.stage import eventually
 from tests.web import Handler, Visit, Web
 
@@ -162,7 +161,7 @@ def switch_between_models(connection: Connection) -> None:
 
 
 def run_the_aws_samples(connection: Connection, web: Web) -> None:
-    """Both samples of the seed page, as written but for the link's host, to signed messages."""
+    """What is published, as written but for the link's host, to objects and signed messages."""
     store = ObjectStore.from_settings(
         TaskSettings.model_validate(
             {name.upper(): connection[name] for name in ("redis_url", "s3_endpoint", "s3_bucket")}
@@ -172,24 +171,28 @@ def run_the_aws_samples(connection: Connection, web: Web) -> None:
             }
         )
     )
-    new, old = copy.deepcopy(NEW), copy.deepcopy(OLD)
-    new["task"]["content"]["init_images"] = [web.url("/cat.png")]
-    old["alwayson_scripts"]["image_link"] = web.url("/cat.png")
     with bearer(connection) as client:
         secret = client.post("/v1/webhooks", json={"url": web.url("/hook")}).json()["secret"]
         # As AWS's clients send it.
         client.headers = httpx.Headers({"x-api-key": connection["api_key"]})
-        answers = [client.post(path, json=body) for path, body in ((V2, new), (V1, old))]
-    for answer, runtime in zip(answers, ("sdruntime", "legacy"), strict=True):
+        answers = {
+            name: client.post(sample.path, json=sample.at(web.url("/cat.png")))
+            for name, sample in SAMPLES.items()
+        }
+    for name, answer in answers.items():
         assert answer.status_code == httpx.codes.OK, answer.text
-        told = _message(web, secret, answer.json()["job_id"])
-        assert (told["id"], told["runtime"], told["status"]) == ("test-i2i", runtime, "completed")
+        sample, accepted = SAMPLES[name], answer.json()
+        task_id = sample.folder.rpartition("/")[2]
+        assert accepted["output_location"].endswith(f"/{sample.folder}")
+        told = _message(web, secret, accepted["job_id"])
+        runtime = "sdruntime" if sample.path == V2 else "legacy"
+        assert (told["id"], told["runtime"], told["status"]) == (task_id, runtime, "completed")
         [url] = told["image_url"]
-        assert url.startswith(f"{answer.json()['output_location']}/test-i2i-")
+        assert url.startswith(f"{accepted['output_location']}/{task_id}-")
         picture = Image.open(io.BytesIO(_object(store, connection, url)))
-        assert (picture.format, picture.size) == ("PNG", (512, 512))
+        assert (picture.format, picture.size) == ("PNG", sample.size)
         manifest = json.loads(_object(store, connection, told["output_url"]))
-        assert manifest["parameters"]["id_task"] == "test-i2i"
+        assert manifest["parameters"]["id_task"] == task_id
         assert manifest["parameters"]["image_seed"] == picture.info["seed"]
 
 

@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from tasks.catalog import Catalog, ModelSpec, Part
 from tasks.engine.diffusion import DiffusionEngine
+from tasks.engine.loading import sampled
 from tasks.errors import ModelLoadError
+from tasks.samplers import Choice
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tests.engine.checkpoints import write_checkpoint
-from tests.engine.helpers import CASES, batch, difference, go_on, task
+from tests.engine.helpers import CASES, batch, difference, go_on, pipeline_of, task
 
 NAME = "v1-5-pruned-emaonly.safetensors"
 
@@ -68,6 +70,17 @@ def test_a_file_makes_the_same_pictures_as_the_folder(
     (wanted,) = diffusion.generate(request, go_on)
     (made,) = engine.generate(replace(request, model=spec), go_on)
     assert difference(wanted, made) == 0
+
+
+@pytest.mark.parametrize("predicts", [None, "epsilon", "v_prediction"])
+def test_what_a_file_predicts_may_be_said(
+    engine: DiffusionEngine, spec: ModelSpec, predicts: Any
+) -> None:
+    model = replace(spec, prediction_type=predicts)
+    pipe = pipeline_of(engine, model, "text-to-image")
+    assert pipe.scheduler.config.prediction_type == (predicts or "epsilon")
+    with sampled(pipe, Choice("Euler", "Karras")):
+        assert pipe.scheduler.config.prediction_type == (predicts or "epsilon")
 
 
 def test_a_file_in_an_object_store_is_fetched_with_its_configuration(

@@ -72,6 +72,7 @@ _REMEDIES: Mapping[str, str] = {
     "invalid_params": "Mend each field in `errors`.",
     "waiting_limit": "Wait for an answer before sending more, or send `Prefer: respond-async` and "
     "poll.",
+    "link_limit": "Wait for an answer before sending more, or send the picture itself.",
     "internal_error": "Repeat once; then tell whoever runs this the `request_id`.",
     "database_unavailable": "Repeat with the same `Idempotency-Key`; see `/readyz`.",
     "links_busy": "Repeat in a moment, or send the picture itself.",

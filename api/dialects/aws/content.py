@@ -48,7 +48,7 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
     Raises:
         UnknownRuntime, UnknownModel: There is no such runtime or model.
         InvalidParams: A field is wrong, or asks for what is not done here.
-        InvalidImage, LinksBusy: The picture cannot be used.
+        InvalidImage, LinksBusy, LinkLimit: The picture cannot be used.
     """
     scripts = _object(asked.content, "alwayson_scripts", "alwayson_scripts")
     settings = {
@@ -58,7 +58,7 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
     spec = _model(asked, _named(scripts, settings), runtime.catalog)
     others = {name: one for name, one in scripts.items() if name not in _ROUTING}
     if asked.kind == "extra-single-image":
-        return _larger(runtime, asked, others, settings)
+        return _larger(runtime, gateway_id, asked, others, settings)
     body = {
         **asked.content,
         "alwayson_scripts": others,
@@ -77,14 +77,19 @@ def read(runtime: Runtime, gateway_id: UUID, asked: Asked) -> Drawing:
 
 
 def _larger(
-    runtime: Runtime, asked: Asked, scripts: Mapping[str, Any], settings: Mapping[str, Any]
+    runtime: Runtime,
+    gateway_id: UUID,
+    asked: Asked,
+    scripts: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> Drawing:
     """Return what makes a picture larger, which the web UI's own route has no settings for."""
     g.picture_field = "image"  # where errors are told
     asking.check_scripts(scripts)
     format_, others = options.format_in(settings)
     options.model_in(runtime, others)
-    larger = extras.read(runtime, parsing.checked(ExtraSingleImage, asked.content))
+    fields = parsing.checked(ExtraSingleImage, asked.content)
+    larger = extras.read(runtime, gateway_id, fields)
     beside = orders.Beside(finer=Finer(format=format_))
     return Drawing(_with_context(larger.job, asked), larger.picture, beside)
 
@@ -96,7 +101,7 @@ def _drawing(
     fields: TextToImage | ImageToImage,
 ) -> Drawing:
     job = asking.read(runtime, gateway_id, fields)
-    given = pictures.read(runtime, fields) if isinstance(fields, ImageToImage) else None
+    given = pictures.read(runtime, gateway_id, fields) if isinstance(fields, ImageToImage) else None
     # Here a worker stores what is asked for: nobody encodes it anew.
     finer = replace(job.finer, format=job.format)
     return Drawing(

@@ -6,6 +6,7 @@ The task API asks for the same by the same fields.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from api import offered, orders, parsing
 from api.dialects.sdwebui.fields import ExtraSingleImage
@@ -33,16 +34,16 @@ class Asked:
     picture: CheckedImage
 
 
-def read(runtime: Runtime, fields: ExtraSingleImage) -> Asked:
+def read(runtime: Runtime, gateway_id: UUID, fields: ExtraSingleImage) -> Asked:
     """Return what a request asks for; a link to its picture is followed.
 
     Raises:
         InvalidParams: A field is wrong, or asks for what is not done here.
-        InvalidImage, LinksBusy: The picture cannot be used.
+        InvalidImage, LinksBusy, LinkLimit: The picture cannot be used.
     """
     _check(fields)
     spec = _upscaler(runtime, fields.upscaler_1)
-    picture = orders.checked(runtime, parsing.picture_of(fields.image))
+    picture = orders.checked(runtime, gateway_id, parsing.picture_of(fields.image))
     if fields.resize_mode == _TO_SIZE:
         wanted = (fields.upscaling_resize_w, fields.upscaling_resize_h)
         if fields.upscaling_crop:

@@ -10,8 +10,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from api import offered
+from api.dialects.sdwebui import extras
 from api.runtime import Runtime
 from api.tables import SdwebuiOptions
+from ledger.tables import Offer
 from tasks import names
 from tasks.catalog import ModelSpec
 from tasks.errors import FieldError, InvalidParams, NoOffer, UnknownModel
@@ -30,6 +32,7 @@ FIXED: Mapping[str, object] = {
     "eta_noise_seed_delta": 0,
 }
 
+_DRAWS = Offer.pipeline != extras.UPSCALE
 _FORMATS: Mapping[str, Format] = {
     "png": "png",
     "jpg": "jpeg",
@@ -57,7 +60,7 @@ def format_in(given: Mapping[str, Any]) -> tuple[Format, Mapping[str, Any]]:
 def show(runtime: Runtime, gateway_id: UUID) -> dict[str, object]:
     """Return all options of a gateway."""
     try:
-        spec = _chosen(runtime, gateway_id) or next(iter(offered.models(runtime)), None)
+        spec = _chosen(runtime, gateway_id) or next(iter(offered.models(runtime, _DRAWS)), None)
     except UnknownModel:
         spec = None  # The catalog had it once, and requests are told so.
     chosen: dict[str, object] = {MODEL: None, HASH: None}
@@ -95,9 +98,17 @@ def choose(runtime: Runtime, gateway_id: UUID, spec: ModelSpec) -> None:
     Raises:
         NoOffer: Nobody offers it.
     """
-    found = [one.model_id for one in offered.models(runtime)]
+    found = [one.model_id for one in offered.models(runtime, _DRAWS)]
     if spec.model_id not in found:
         raise NoOffer(spec.pipelines[0], spec.model_id, tuple(found))
+    remember(runtime, gateway_id, spec)
+
+
+def remember(runtime: Runtime, gateway_id: UUID, spec: ModelSpec) -> None:
+    """Let a gateway's requests run a model of which it has a job already.
+
+    Whether it is offered at this moment is not asked again: the job is there, and is answered.
+    """
     row = {"gateway_id": gateway_id, "model_id": spec.model_id}
     write = insert(SdwebuiOptions).values(row)
     with runtime.sessions.begin() as session:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from api import orders, parsing
 from api.dialects.sdwebui.fields import ImageToImage
@@ -47,21 +48,21 @@ class Input:
     fit: Fit | None = None
 
 
-def read(runtime: Runtime, fields: ImageToImage) -> Input:
+def read(runtime: Runtime, gateway_id: UUID, fields: ImageToImage) -> Input:
     """Return the input of a request whose size is one that its model takes.
 
     Raises:
         InvalidParams: There is none, or there are several; or one cannot be treated as is asked.
-        InvalidImage, LinksBusy: It, or its mask, cannot be used.
+        InvalidImage, LinksBusy, LinkLimit: It, or its mask, cannot be used.
     """
     _check(fields)
-    picture = orders.checked(runtime, parsing.picture_of(fields.init_images[0]))
+    picture = orders.checked(runtime, gateway_id, parsing.picture_of(fields.init_images[0]))
     if fields.resize_mode == len(_MODES):
         return Input(_bounded(picture), fit=Fit(fields.width, fields.height))
     fit = Fit(fields.width, fields.height, _MODES[fields.resize_mode])
     if not fields.mask:
         return Input(fitting.fitted(picture, fit))
-    shown = orders.checked(runtime, parsing.picture_of(fields.mask))
+    shown = orders.checked(runtime, gateway_id, parsing.picture_of(fields.mask))
     if (shown.width, shown.height) != (picture.width, picture.height):
         shown = fitting.fitted(shown, Fit(picture.width, picture.height))
     if fields.inpaint_full_res:

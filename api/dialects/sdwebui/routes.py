@@ -75,13 +75,17 @@ def _made(fields: TextToImage | ImageToImage) -> Response:
     """
     runtime, caller = current(), current_caller()
     asked = asking.read(runtime, caller.gateway_id, fields)
-    given = pictures.read(runtime, fields) if isinstance(fields, ImageToImage) else None
+    given = (
+        pictures.read(runtime, caller.gateway_id, fields)
+        if isinstance(fields, ImageToImage)
+        else None
+    )
     beside = orders.Beside(None if given is None else given.fit, MARK, asked.finer)
     with runtime.waiting.place(caller.gateway_id):
         picture = None if given is None else given.picture
         job, _ = orders.place(runtime, caller, asked.job, picture, None, beside)
         if asked.stays:
-            options.choose(runtime, caller.gateway_id, asked.spec)
+            options.remember(runtime, caller.gateway_id, asked.spec)
         job = _ended(runtime, caller, job)
     # The job's own pictures are PNGs: what is put back, or said of them, costs no quality.
     kind = formats.KINDS[asked.format]
@@ -106,7 +110,8 @@ def extra_single_image() -> Response:
     By a network, or by resampling alone. The size that comes of it is what is paid for.
     """
     runtime, caller = current(), current_caller()
-    asked = extras.read(runtime, parsing.large_json_body(ExtraSingleImage))
+    fields = parsing.large_json_body(ExtraSingleImage)
+    asked = extras.read(runtime, caller.gateway_id, fields)
     with runtime.waiting.place(caller.gateway_id):
         beside = orders.Beside(callback=MARK)
         job, _ = orders.place(runtime, caller, asked.job, asked.picture, None, beside)

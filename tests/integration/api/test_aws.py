@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import io
-from collections.abc import Iterator
-from dataclasses import replace
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,11 +18,12 @@ from ledger import accounts, offers
 from ledger.money import unit_price
 from ledger.offers import Capability
 from ledger.tables import Offer
-from tasks import jobs
+from tasks import jobs, names
 from tasks.errors import InvalidImage
 from tasks.tables import Job
 from tests.integration.api.conformance import Answer
 from tests.integration.api.world import (
+    CATALOG,
     CHECKPOINT,
     LANCZOS,
     MODEL,
@@ -68,10 +70,82 @@ OLD: dict[str, Any] = {
     "width": 512,
     "height": 512,
 }
-# Its published test requests.
 DOG: dict[str, Any] = {"prompt": "A dog", "steps": 16, "width": 512, "height": 512}
 V2, V1 = "/v1alpha2", "/v1alpha1"
 _LEFT_OUT = object()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A published request, and what is to come of it where its link leads to 128 x 96 pixels."""
+
+    path: str
+    body: dict[str, Any]
+    folder: str = "output/test-i2i"
+    size: tuple[int, int] = (512, 512)
+
+    def at(self, link: str) -> dict[str, Any]:
+        """The request as it was published, but for where the link leads."""
+        found: dict[str, Any] = json.loads(json.dumps(self.body).replace('"LINK"', f'"{link}"'))
+        return found
+
+
+def _sample(**facts: Any) -> dict[str, Any]:
+    content = facts.pop("content")
+    shared = {"runtime": "sdruntime", "prefix": "output", "context": ""}
+    return {"task": {"metadata": {**shared, **facts}, "content": content}}
+
+
+# The page's examples and the test requests of its repository, but for the names of a runtime and
+# an upscaler that are not here.
+SAMPLES: Mapping[str, Sample] = {
+    "page, new": Sample(V2, NEW),
+    "page, old": Sample(V1, OLD),
+    "text, new": Sample(
+        V2,
+        _sample(id="test-t2i", tasktype="text-to-image", content={"alwayson_scripts": {}, **DOG}),
+        "output/test-t2i",
+    ),
+    "text, old": Sample(
+        V1,
+        {
+            "alwayson_scripts": {
+                "task": "text-to-image",
+                "sd_model_checkpoint": CHECKPOINT,
+                "id_task": "123",
+                "uid": "123",
+                "save_dir": "outputs",
+            },
+            **DOG,
+        },
+        "outputs/123",
+    ),
+    "larger": Sample(
+        V2,
+        _sample(
+            id="test-extra",
+            tasktype="extra-single-image",
+            content={
+                "resize_mode": 0,
+                "show_extras_results": False,
+                "gfpgan_visibility": 0,
+                "codeformer_visibility": 0,
+                "codeformer_weight": 0,
+                "upscaling_resize": 4,
+                "upscaling_resize_w": 512,
+                "upscaling_resize_h": 512,
+                "upscaling_crop": False,
+                "upscaler_1": "Lanczos",
+                "upscaler_2": "None",
+                "extras_upscaler_2_visibility": 0,
+                "upscale_first": False,
+                "image": "LINK",
+            },
+        ),
+        "output/test-extra",
+        (512, 384),
+    ),
+}
 
 
 def cat(handler: Handler, _: Visit) -> None:
@@ -88,7 +162,10 @@ def web() -> Iterator[Web]:
 def linked(shared_world: World, web: Web) -> World:
     """A world whose operator trusts the server."""
     settings = shared_world.runtime.task_settings.model_copy(
-        update={"link_hosts": f"127.0.0.1:{web.port}"}
+        update={
+            "link_hosts": f"127.0.0.1:{web.port}",
+            "link_buckets": f"{shared_world.runtime.task_settings.s3_bucket}/shared",
+        }
     )
     runtime = replace(shared_world.runtime, task_settings=settings)
     shared_world.app.extensions["pixeltoll"] = runtime
@@ -138,10 +215,8 @@ def failure(response: Answer, status: int, code: str) -> Any:
 
 
 def test_both_examples_are_taken_as_they_are_written(linked: World, web: Web) -> None:
-    new, old = copy.deepcopy(NEW), copy.deepcopy(OLD)
-    new["task"]["content"]["init_images"] = [web.url("/cat.png")]
-    old["alwayson_scripts"]["image_link"] = web.url("/cat.png")
-    made = {path: post(linked, path, body) for path, body in ((V2, new), (V1, old))}
+    pages = [SAMPLES["page, new"], SAMPLES["page, old"]]
+    made = {one.path: post(linked, one.path, one.at(web.url("/cat.png"))) for one in pages}
 
     place = f"s3://{linked.runtime.task_settings.s3_bucket}/tasks/{linked.gateway_id}"
     for path, response in made.items():
@@ -165,20 +240,25 @@ def test_both_examples_are_taken_as_they_are_written(linked: World, web: Web) ->
         assert picture.size == (512, 512)
 
 
+@pytest.mark.parametrize("field", ["init_images", "mask"])
+@pytest.mark.parametrize("scheme", ["http", "s3"])
+def test_each_picture_may_be_behind_a_link(
+    linked: World, web: Web, field: str, scheme: str
+) -> None:
+    linked.store.put("shared/cat.png", png(64, 32), "image/png")
+    bucket = linked.runtime.task_settings.s3_bucket
+    link = web.url("/cat.png") if scheme == "http" else f"s3://{bucket}/shared/cat.png"
+    body = edit(inpaint_full_res=False)
+    body["task"]["content"][field] = [link] if field == "init_images" else link
+    row = job(linked, post(linked, V2, body))
+    assert row.params["masked"] is (field == "mask")
+    assert Image.open(io.BytesIO(linked.store.get(row.input_key or ""))).size == (64, 64)
+
+
 def test_the_published_text_requests_are_taken(shared_world: World) -> None:
-    old = {
-        "alwayson_scripts": {
-            "task": "text-to-image",
-            "sd_model_checkpoint": CHECKPOINT,
-            "id_task": "123",
-            "uid": "123",
-            "save_dir": "outputs",
-        },
-        **DOG,
-    }
-    row = job(shared_world, post(shared_world, V1, old))
+    row = job(shared_world, post(shared_world, V1, SAMPLES["text, old"].body))
     assert (row.callback or {})["task"]["folder"].endswith("/outputs/123")
-    row = job(shared_world, post(shared_world, V2, content(alwayson_scripts={})))
+    row = job(shared_world, post(shared_world, V2, SAMPLES["text, new"].body))
     assert (row.params["guidance_scale"], row.num_images) == (7.0, 1)
 
 
@@ -197,7 +277,10 @@ def test_pictures_are_batches_times_their_size(shared_world: World) -> None:
 
 
 @pytest.mark.parametrize("where", ["alwayson_scripts", "override_settings", "hidden"])
-@pytest.mark.parametrize("name", [CHECKPOINT, MODEL, CHECKPOINT.removesuffix(".safetensors")])
+@pytest.mark.parametrize(
+    "name",
+    [CHECKPOINT, MODEL, CHECKPOINT.removesuffix(".safetensors"), names.title(CATALOG.get(MODEL))],
+)
 def test_a_dynamic_runtime_takes_a_model_by_any_name(
     shared_world: World, where: str, name: str
 ) -> None:

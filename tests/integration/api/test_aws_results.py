@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
+from sqlalchemy import select, text
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from api import messages
-from tasks import claims, jobs, names, webhooks
+from tasks import claims, jobs, names, stems, webhooks
 from tasks.delivery import Courier
-from tasks.errors import InferenceError
+from tasks.errors import InferenceError, StorageError
 from tasks.outbound import Outbound
 from tasks.places import Rules
-from tasks.results import Task
 from tasks.scheduler import Sweeper
-from tasks.tables import Job, Webhook
+from tasks.storage import ObjectStore, StoredKey
+from tasks.tables import Job, ResultStem, Webhook
 from tests.fakes import EXPLODES, FakeEngine, PickyEngine
-from tests.integration.api.test_aws import NEW, OLD, V1, V2, metadata, post
+from tests.integration.api.test_aws import SAMPLES, V2, metadata, post
 from tests.integration.api.working import working
 from tests.integration.api.world import LANCZOS, MODEL, World, png
 from tests.stage import eventually
@@ -35,8 +36,9 @@ TOPIC = "arn:aws:sns:eu-west-1:123456789012:done"
 
 
 def answer(handler: Handler, visit: Visit) -> None:
-    if visit.path == "/cat.png":
-        handler.give(200, png(300, 200), Content_Type="image/png")
+    pictures = {"/cat.png": (300, 200), "/small.png": (128, 96)}
+    if visit.path in pictures:
+        handler.give(200, png(*pictures[visit.path]), Content_Type="image/png")
     else:
         handler.give(204)
 
@@ -85,6 +87,12 @@ class Studio:
         bucket = self.world.runtime.task_settings.s3_bucket
         return self.world.store.get(url.removeprefix(f"s3://{bucket}/"))
 
+    def stems(self, job_id: UUID) -> list[str]:
+        """What the results of a job's attempts are called, in their order."""
+        with self.world.sessions() as session:
+            mine = select(ResultStem.stem).where(ResultStem.job_id == job_id)
+            return list(session.scalars(mine.order_by(ResultStem.attempt)))
+
     def keys(self) -> list[str]:
         return sorted(one.key for one in self.world.store.list("tasks/"))
 
@@ -122,36 +130,32 @@ def _empty(studio: Studio) -> Iterator[None]:
         studio.world.store.delete(keys)
 
 
-@pytest.mark.parametrize("path", [V2, V1])
-def test_the_examples_are_drawn_stored_and_told(studio: Studio, path: str) -> None:
-    body = copy.deepcopy(NEW if path == V2 else OLD)
-    link = studio.web.url("/cat.png")
-    if path == V2:
-        body["task"]["content"]["init_images"] = [link]
-    else:
-        body["alwayson_scripts"]["image_link"] = link
-    job = studio.job(studio.run(path, body, FakeEngine()))
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_is_published_is_drawn_stored_and_told(studio: Studio, name: str) -> None:
+    sample = SAMPLES[name]
+    job_id = studio.run(sample.path, sample.at(studio.web.url("/small.png")), FakeEngine())
     message = studio.told()
 
-    stem = Task.of(job.callback).stem(job.id, 1)  # type: ignore[union-attr]  # it is one
-    assert stem.startswith(studio.folder("output/test-i2i/test-i2i-"))
+    [stem] = studio.stems(job_id)
+    task_id = sample.folder.rpartition("/")[2]
+    assert stem.startswith(studio.folder(f"{sample.folder}/{task_id}-"))
     assert len(stem.rpartition("-")[2]) == 4
     place = f"s3://{studio.world.runtime.task_settings.s3_bucket}/{stem}"
     assert message == {
-        "runtime": "sdruntime" if path == V2 else "legacy",
-        "id": "test-i2i",
+        "runtime": "sdruntime" if sample.path == V2 else "legacy",
+        "id": task_id,
         "result": True,
         "status": "completed",
         "image_url": [f"{place}-1.png"],
         "output_url": f"{place}.out",
-        "context": "" if path == V2 else {},
-        "job_id": str(job.id),
+        "context": "" if sample.path == V2 else {},
+        "job_id": str(job_id),
         "state": "succeeded",
         "error": None,
     }
     picture = Image.open(io.BytesIO(studio.get(message["image_url"][0])))
-    assert (picture.format, picture.size) == ("PNG", (512, 512))
-    spec = studio.world.runtime.catalog.get(MODEL)
+    assert (picture.format, picture.size) == ("PNG", sample.size)
+    spec = studio.world.runtime.catalog.get(studio.job(job_id).model_id)
     assert picture.info["model_hash"] == names.weights_hash(spec)
     assert studio.keys() == [f"{stem}-1.png", f"{stem}.out"]
 
@@ -219,17 +223,77 @@ def test_the_same_task_again_overwrites_nothing(studio: Studio) -> None:
     assert len(studio.keys()) == 4
 
 
-def test_an_attempt_that_drew_what_is_taken_draws_anew(studio: Studio) -> None:
-    job_id = UUID(post(studio.world, V2, metadata()).json["job_id"])
-    task = Task.of(studio.job(job_id).callback)
-    assert task is not None
-    taken = f"{task.stem(job_id, 1)}-1.png"
-    studio.world.store.put(taken, b"somebody else's", "image/png")
-    with working(studio.world, FakeEngine()):
-        eventually(lambda: studio.job(job_id).finished_at)
-    assert studio.job(job_id).attempt == 2
-    assert studio.world.store.get(taken) == b"somebody else's"
-    assert studio.told()["image_url"][0].endswith(f"{task.stem(job_id, 2)}-1.png")
+@pytest.mark.parametrize("prompt", ["a fox", EXPLODES])
+def test_what_is_taken_is_not_drawn(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    """By another task, whose results may not be there yet, or by what only the store knows."""
+    name = f"-{prompt.replace(' ', '-')}"
+    place = studio.folder(f"output/t{name}/t{name}-")
+    monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=lambda _: "a" * 64))
+    asked = metadata(id=f"t{name}")
+    first = studio.run(V2, asked, FakeEngine())
+    assert studio.stems(first) == [f"{place}aaaa"]
+    studio.world.store.delete(studio.keys())
+    monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=iter_of("aaaa bbbb cccc")))
+    theirs = f"{place}bbbb-7.png"
+    studio.world.store.put(theirs, b"of an older database", "image/png")
+
+    asked["task"]["content"]["prompt"] = prompt
+    second = studio.run(V2, asked, FakeEngine())
+
+    assert studio.told()["output_url"].endswith(f"{place}cccc.out")
+    assert studio.stems(second) == [f"{place}cccc"]
+    assert studio.world.store.get(theirs) == b"of an older database"
+    pictures = [f"{place}cccc-1.png"] if prompt != EXPLODES else []
+    assert [one.key for one in studio.world.store.list(place)] == [
+        theirs,
+        *pictures,
+        f"{place}cccc.out",
+    ]
+
+
+def iter_of(digits: str) -> Callable[[int], str]:
+    left = iter(digits.split())
+    return lambda _: next(left)
+
+
+def test_a_folder_that_is_all_but_full_has_longer_names(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.stems.secrets", SimpleNamespace(token_hex=lambda _: "f" * 64))
+    ids = [studio.run(V2, metadata(id="full"), FakeEngine()) for _ in range(2)]
+    drawn = [stem for one in ids for stem in studio.stems(one)]
+    place = studio.folder("output/full/full-")
+    assert drawn == [f"{place}ffff", f"{place}fffff"]
+    # Once drawn, it stays.
+    transact = stems.through(studio.world.sessions)
+    assert stems.of(transact, studio.world.store, studio.job(ids[0])) == drawn[0]
+
+
+class ForgetfulStore(ObjectStore):
+    """A real store that does not know at first what it has."""
+
+    asked = 0
+
+    def list(self, prefix: str, older_than: datetime | None = None) -> Iterator[StoredKey]:
+        self.asked += 1
+        if self.asked == 1:
+            raise StorageError("The object store did not answer.")
+        return super().list(prefix, older_than)
+
+
+def test_a_task_whose_name_cannot_be_drawn_runs_again(studio: Studio) -> None:
+    settings = studio.world.runtime.task_settings
+    store = ForgetfulStore.from_settings(settings)
+    runtime = replace(studio.world.runtime, open_store=lambda: store)
+    job_id = replace(studio, world=replace(studio.world, runtime=runtime)).run(
+        V2, metadata(), FakeEngine()
+    )
+    job = studio.job(job_id)
+    assert (job.state, job.attempt, store.asked) == ("succeeded", 2, 2)
+    [stem] = studio.stems(job_id)
+    assert studio.keys() == [f"{stem}-1.png", f"{stem}.out"]
 
 
 def sweep(studio: Studio, *job_ids: UUID) -> None:
@@ -247,16 +311,16 @@ def test_what_a_lost_attempt_left_goes_and_nothing_of_others_does(studio: Studio
     first = studio.run(V2, metadata(), FakeEngine())
     with studio.world.sessions.begin() as session:
         session.execute(text("UPDATE jobs SET attempt = 2 WHERE id = :id"), {"id": first})
+    again = stems.of(stems.through(studio.world.sessions), studio.world.store, studio.job(first))
+    [lost, winner] = studio.stems(first)
+    assert winner == again
     studio.run(V2, metadata(), FakeEngine())
     kept = studio.keys()
-    task = Task.of(studio.job(first).callback)
-    assert task is not None
-    winner = f"{task.stem(first, 2)}.out"
-    for key in (winner, f"{task.stem(first, 2)}-2.png"):
+    for key in (f"{winner}.out", f"{winner}-2.png"):
         studio.world.store.put(key, b"late", "image/png")
     sweep(studio, first)
     # The first attempt's manifest went with it; its picture is an output, and stays.
-    assert studio.keys() == sorted({*kept, winner} - {f"{task.stem(first, 1)}.out"})
+    assert studio.keys() == sorted({*kept, f"{winner}.out"} - {f"{lost}.out"})
 
 
 def test_what_had_its_time_goes_with_its_manifest(studio: Studio) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +15,8 @@ from tasks.errors import InvalidImage
 from tasks.tables import Job
 from tests.integration.api.world import FROM_IMAGE, World, png, problem
 from tests.web import Handler, Visit, Web, serving
+
+LINK = "LINK-TO-A-FOX"
 
 
 def answers(handler: Handler, visit: Visit) -> None:
@@ -96,7 +101,7 @@ def test_an_object_of_too_many_bytes_is_not_read(linked: World) -> None:
     linked.store.put("shared/large.png", bytes(101), "image/png")
     links = replace(linked.runtime, task_settings=small).links
     with pytest.raises(InvalidImage, match="more than 100 bytes"):
-        links.fetch(f"s3://{bucket}/shared/large.png")
+        links.fetch(f"s3://{bucket}/shared/large.png", linked.gateway_id)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +127,54 @@ def test_a_bad_link_is_told_and_leaves_nothing(
     assert linked.traces() == before
 
 
-def test_a_busy_process_says_so(linked: World, web: Web) -> None:
-    slots = linked.runtime.links._slots
-    taken = [slots.acquire(blocking=False) for _ in range(4)]
-    try:
-        response = ask(linked, web.url("/fox.png"))
-    finally:
-        slots.release(sum(taken))
-    problem(response, 503, "links_busy")
-    assert response.headers["Retry-After"]
+_SENT: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "native": ("/v1/jobs", {**FROM_IMAGE, "image": LINK}),
+    "quote": ("/v1/quotes", {**FROM_IMAGE, "image": LINK}),
+    "aws": (
+        "/v1alpha2",
+        {
+            "task": {
+                "metadata": {
+                    "id": "t",
+                    "runtime": "sdruntime",
+                    "tasktype": "image-to-image",
+                    "prefix": "p",
+                },
+                "content": {"prompt": "a fox", "init_images": [LINK]},
+            }
+        },
+    ),
+    "webui": ("/sdapi/v1/img2img", {"prompt": "a fox", "init_images": [LINK]}),
+    "larger": ("/sdapi/v1/extra-single-image", {"upscaling_resize": 2, "image": LINK}),
+}
+
+
+@pytest.mark.parametrize("route", _SENT)
+def test_who_fetches_too_much_is_told_in_its_own_dialect_and_others_are_not(
+    linked: World, web: Web, route: str
+) -> None:
+    path, body = _SENT[route]
+    asked = json.loads(json.dumps(body).replace(LINK, web.url("/fox.png")))
+    slots = linked.runtime.links.slots
+    most, each = (linked.runtime.links.bounds.at_once, linked.runtime.links.bounds.at_once_each)
+    before = linked.traces()
+    with contextlib.ExitStack() as stack:
+        for _ in range(each):
+            stack.enter_context(slots.place(linked.gateway_id))
+        refused = linked.client().post(path, json=asked)
+        assert (refused.status_code, refused.json["code"]) == (429, "link_limit"), refused.text
+        assert refused.headers["Retry-After"]
+        other = linked.client(linked.other_key).post("/v1/quotes", json=_other(web))
+        assert other.json["code"] == "no_price_limit"
+    with contextlib.ExitStack() as stack:
+        for number in range(most):
+            stack.enter_context(slots.place(UUID(int=number // each)))
+        busy = linked.client().post(path, json=asked)
+        assert (busy.status_code, busy.json["code"]) == (503, "links_busy"), busy.text
+        assert busy.headers["Retry-After"]
+    assert linked.traces() == before
+
+
+def _other(web: Web) -> dict[str, Any]:
+    """What is refused for its price only after its link was fetched."""
+    return {**FROM_IMAGE, "image": web.url("/fox.png")}

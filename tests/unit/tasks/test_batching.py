@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.batching import Backlog, choose_queue, chunks
@@ -57,6 +61,84 @@ def test_an_overloaded_worker_does_not_load_a_model_for_every_batch() -> None:
 
 def test_it_loads_at_once_what_is_asked_when_the_loaded_model_has_nothing_to_do() -> None:
     assert chosen(backlog("cold", 0), loaded=("warm",), since_switch_s=0) == "q-cold"
+
+
+# --- a whole worker, in no time ---------------------------------------------------------------
+
+BATCH_S, LOAD_S = 1.0, 4.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job, which came at a time and began at another."""
+
+    model: str
+    came_at: float
+    began_at: float
+
+
+def worked_off(come: Iterable[tuple[float, str]]) -> list[Run]:
+    """Let a worker with room for one model do these jobs, which come at these times."""
+    waiting = sorted(come)
+    now, loaded, switched_at = 0.0, "", float("-inf")
+    runs = []
+    while waiting:
+        heads: dict[str, float] = {}
+        for came_at, model in waiting:
+            if came_at <= now:
+                heads.setdefault(model, came_at)
+        ready = [backlog(model, now - came_at) for model, came_at in heads.items()]
+        best = choose_queue(ready, (loaded,), PATIENCE, now - switched_at)
+        if best is None:
+            now = waiting[0][0]
+            continue
+        if best.model_id != loaded:
+            loaded, now = best.model_id, now + LOAD_S
+            switched_at = now
+        came_at = heads[loaded]
+        waiting.remove((came_at, loaded))
+        runs.append(Run(loaded, came_at, now))
+        now += BATCH_S
+    return runs
+
+
+def test_work_of_one_model_that_never_ends_starves_no_other() -> None:
+    endless = [(second * BATCH_S, "a") for second in range(600)]
+    others = [(float(at), "b") for at in range(50, 400, 70)]
+
+    runs = worked_off([*endless, *others])
+
+    delays = [run.began_at - run.came_at for run in runs if run.model == "b"]
+    # To each wait, what came before it is added: the loads have made the others late, too.
+    late = len(delays) * 2 * LOAD_S
+    assert max(delays) <= PATIENCE + BATCH_S + LOAD_S + late
+    assert len(delays) == len(others)
+
+
+def test_two_models_in_turn_are_grouped() -> None:
+    runs = worked_off((number * 0.1, "ab"[number % 2]) for number in range(20))
+
+    assert sum(one.model != next_.model for one, next_ in itertools.pairwise(runs)) == 1
+    for model in "ab":
+        mine = [run.came_at for run in runs if run.model == model]
+        assert mine == sorted(mine)
+
+
+@given(st.lists(st.tuples(st.floats(0, 150), st.sampled_from("abc")), max_size=120, unique=True))
+@settings(max_examples=100)
+def test_a_job_is_overtaken_for_a_bounded_time(come: list[tuple[float, str]]) -> None:
+    runs = worked_off(come)
+
+    assert sorted((run.came_at, run.model) for run in runs) == sorted(come)
+    bound_s = PATIENCE + 2 * (PATIENCE + BATCH_S)
+    for run in runs:
+        overtakers = [
+            other for other in runs if other.came_at > run.came_at and other.began_at < run.began_at
+        ]
+        assert len(overtakers) * BATCH_S <= bound_s
+
+
+# --- cutting ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

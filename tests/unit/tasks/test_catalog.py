@@ -181,6 +181,7 @@ def test_a_folder_beside_the_file_becomes_absolute(tmp_path: Path) -> None:
         ({"run_guidance_scale": [0.0, 1.0]}, "about default_guidance_scale"),
         ({"layout": "flux", "size_multiple": 8}, "size_multiple must be a multiple of 16 for flux"),
         ({"unet": {"source": "a/b", "file": "u.bin"}}, "unet must name a .safetensors file"),
+        ({"layout": "flux", "prediction_type": "epsilon"}, "prediction_type is for Stable"),
         ({"unet": {"source": "a/b"}}, "unet must name a .safetensors file"),
         ({"vae": {"source": "a/b", "file": "v.safetensors"}}, "vae must be a folder"),
         ({"vae": {"sauce": "a/b"}}, "vae.sauce: "),

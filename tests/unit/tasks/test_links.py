@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
+from uuid import UUID
 
 import httpcore
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from tasks import addresses
-from tasks.errors import InvalidImage, LinksBusy
+from tasks.errors import InvalidImage, LinkLimit, LinksBusy
 from tasks.inputs import checked_image
-from tasks.links import Bounds, Buckets, Links, is_link
+from tasks.links import Bounds, Buckets, Links, Slots, is_link
 from tasks.outbound import Outbound, system_resolve
 from tasks.places import Rules
+from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 from tests.web import Handler, Visit, Web, serving
 
 MAX_BYTES = 100_000
 PUBLIC = "93.184.216.34"
+GATEWAY, ANOTHER = UUID(int=1), UUID(int=2)
 
 
 def png() -> bytes:
@@ -53,16 +58,22 @@ class Names:
         return system_resolve(host, port)
 
 
+class OneGatewaysLinks(Links):
+    """Links of a gateway that is always the same."""
+
+    def fetch(self, link: str, gateway_id: UUID = GATEWAY) -> bytes:
+        return super().fetch(link, gateway_id)
+
+
 def links(
     *,
     ports: str = "80,443",
     trusted: str = "",
     names: Names | None = None,
     timeout_s: float = 10,
-    at_once: int = 4,
-) -> Links:
+) -> OneGatewaysLinks:
     outbound = Outbound(Rules.written(ports, trusted), names or Names({}))
-    return Links(outbound, Buckets(), Bounds(MAX_BYTES, timeout_s, at_once), no_store)
+    return OneGatewaysLinks(outbound, Buckets(), Bounds(MAX_BYTES, timeout_s), no_store)
 
 
 def endlessly(handler: Handler, piece: bytes, pause_s: float) -> None:
@@ -364,7 +375,7 @@ def test_a_resolver_that_hangs_is_not_waited_for() -> None:
 
     fetcher = Links(Outbound(Rules(), hang), Buckets(), Bounds(MAX_BYTES, 0.1), no_store)
     with pytest.raises(InvalidImage, match="took too long"):
-        fetcher.fetch("http://slow.test/")
+        fetcher.fetch("http://slow.test/", GATEWAY)
     answered.set()
 
 
@@ -384,12 +395,30 @@ def test_only_listed_ports_are_connected_to(inside: Web) -> None:
         links(ports="80").fetch("https://example.com/")
 
 
-def test_only_so_many_are_fetched_at_once(web: Web) -> None:
-    fetcher = links(trusted=f"127.0.0.1:{web.port}", at_once=1)
-    assert fetcher._slots.acquire(blocking=False)
-    with pytest.raises(LinksBusy, match="in a moment"):
-        fetcher.fetch(web.url("/png"))
-    fetcher._slots.release()
+def test_only_so_many_are_fetched_at_once_and_fewer_for_one_gateway() -> None:
+    slots = Slots(most=3, most_each=2)
+    with slots.place(GATEWAY), slots.place(GATEWAY):
+        with pytest.raises(LinkLimit, match="2 links of this gateway"), slots.place(GATEWAY):
+            pass
+        busy = pytest.raises(LinksBusy, match="3 other links")
+        with slots.place(ANOTHER), busy, slots.place(ANOTHER):
+            pass
+        with slots.place(ANOTHER):
+            pass
+    with slots.place(GATEWAY):
+        pass
+
+
+def test_a_gateways_slow_links_leave_room_for_anothers(web: Web) -> None:
+    """As many as it may have of them hang, and one more is refused; nobody else is."""
+    fetcher = links(trusted=f"127.0.0.1:{web.port}")
+    hanging = [fetcher.slots.place(GATEWAY) for _ in range(fetcher.bounds.at_once_each)]
+    with contextlib.ExitStack() as stack:
+        for place in hanging:
+            stack.enter_context(place)
+        with pytest.raises(LinkLimit):
+            fetcher.fetch(web.url("/png"))
+        assert fetcher.fetch(web.url("/png"), ANOTHER) == png()
     assert fetcher.fetch(web.url("/png")) == png()
 
 
@@ -451,3 +480,27 @@ def test_a_bucket_or_a_folder_of_one_is_listed(
 )
 def test_what_is_a_link(text: str, link: bool) -> None:
     assert is_link(text) is link
+
+
+@pytest.mark.parametrize(
+    ("listed", "is_private"),
+    [
+        ("ours", True),
+        ("pictures, ours/", True),
+        ("ours/inputs", True),
+        ("ours/outputs/01a1", True),
+        (" /ours/tasks/ ", True),
+        ("ours/shared", False),
+        ("ours/task", False),
+        ("ours-too,pictures/tasks", False),
+        (" , ", False),
+    ],
+)
+def test_the_results_of_all_cannot_be_listed_for_any(listed: str, is_private: bool) -> None:
+    told = {"S3_BUCKET": "ours", "PIXELTOLL_LINK_BUCKETS": listed}
+    if not is_private:
+        assert TaskSettings.model_validate(told).link_buckets == listed
+        return
+    with pytest.raises(ValidationError, match="every gateway") as refused:
+        TaskSettings.model_validate(told)
+    assert refused.value.errors()[0]["loc"] == ("PIXELTOLL_LINK_BUCKETS",)
