@@ -13,17 +13,18 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery import Celery
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tasks import tracing
 from tasks.app import GENERATE
 from tasks.jobs import Bell
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _EVENTS, _SENT = "celeryev", "task-sent"
 _OF_SOCKETS = ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
@@ -34,17 +35,28 @@ class Wire:
     """Writes bells into the broker of an app. It connects when first used."""
 
     def __init__(self, app: Celery) -> None:
-        options = app.conf.broker_transport_options
         self._app = app
-        self._redis = Redis.from_url(
-            app.conf.broker_url,
+
+    @cached_property
+    def _redis(self) -> Redis:
+        # Loads much, which only those who send a bell need.
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        options = self._app.conf.broker_transport_options
+        return Redis.from_url(
+            self._app.conf.broker_url,
             health_check_interval=options["health_check_interval"],
             # Whoever sends decides what to try again.
             retry=Retry(NoBackoff(), 0),
             **{name: options[name] for name in _OF_SOCKETS},
         )
+
+    @cached_property
+    def _topic(self) -> str:
         database = self._redis.connection_pool.connection_kwargs.get("db") or 0
-        self._topic = f"/{database}.{_EVENTS}/{_SENT.replace('-', '.')}"
+        return f"/{database}.{_EVENTS}/{_SENT.replace('-', '.')}"
 
     def send(self, bells: Sequence[Bell]) -> None:
         """Send bells in one round trip.
