@@ -92,8 +92,8 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
         *_latencies(taken, _SUBMITS_PER_S, "waiting", "alone"),
         *_latencies(taken, _FLOOD_PER_S, "flood, waiting", "flood, alone"),
         compare(
-            f"submits, of {_FLOOD_PER_S}/s offered by {GATEWAYS} gateways, {WAITERS} waiting beside "
-            "(baseline: nobody)",
+            f"submits, of {_FLOOD_PER_S}/s offered by {GATEWAYS} gateways, beside {WAITERS} "
+            "who wait (baseline: nobody)",
             "/s",
             "higher",
             rates["flood, waiting"],
