@@ -62,8 +62,8 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     statements = _statements(parts, one, key)  # Before a worker adds its own.
     parts.start_worker()
     headers = [
-        {"Content-Type": "application/json", "Authorization": f"Bearer {one}"}
-        for one in parts.gateway_keys
+        {"Content-Type": "application/json", "Authorization": f"Bearer {each}"}
+        for each in parts.gateway_keys
     ]
     sent = Load(
         one,
