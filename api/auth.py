@@ -18,12 +18,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.errors import AdminDisabled, NotAuthenticated, UnknownKey
 from api.tables import ApiKey
 from ledger import names
+from ledger.direct import Direct
 from tasks import keys
 
 _PREFIX = "px"
-# Built once: it runs with every request.
-_FIND = select(ApiKey.gateway_id, ApiKey.secret_hash, ApiKey.revoked_at).where(
-    ApiKey.id == bindparam("key_id")
+_FIND = Direct(
+    select(ApiKey.gateway_id, ApiKey.secret_hash, ApiKey.revoked_at).where(
+        ApiKey.id == bindparam("key_id")
+    )
 )
 # How long a key that opened is taken to open still. Long enough for those who ask all the time.
 KEPT_S = 1.0
@@ -93,11 +95,12 @@ def authenticate(reads: sessionmaker[Session], authorization: str | None) -> Cal
     if key is None:
         raise NotAuthenticated(f"This is not an API key. {_WELL_FORMED}")
     with reads() as session:
-        row = session.execute(_FIND, {"key_id": key.id}).one_or_none()
-    known = key.opens(row.secret_hash if row else None)
-    if row is None or not known or row.revoked_at is not None:
+        rows = _FIND.rows(session, {"key_id": key.id})
+    gateway_id, secret_hash, revoked_at = rows[0] if rows else (None, None, None)
+    known = key.opens(secret_hash)
+    if gateway_id is None or not known or revoked_at is not None:
         raise NotAuthenticated("This API key is unknown or revoked.")
-    return Caller(row.gateway_id, key.id)
+    return Caller(gateway_id, key.id)
 
 
 class Keyring:

@@ -18,8 +18,8 @@ from bench.measure import Row, compare, interleave
 from bench.parts import Parts
 from tasks import jobs
 from tasks.app import make_celery
-from tasks.dispatch import send
 from tasks.tables import Job
+from tasks.wire import Wire
 
 _BATCHES = 30
 _BARE_TASKS = 500
@@ -59,7 +59,7 @@ def _ours(parts: Parts, model: Model, batches: int) -> float:
     """Run a backlog; returns the milliseconds for each job that the engine did not sleep."""
     count = batches * model.max_batch
     first = backlog.deepen(parts.sessions, parts.gateway_id, model, count)
-    send(make_celery(parts.task_settings), [jobs.Bell(first.id, first.queue, first.model_id)])
+    Wire(make_celery(parts.task_settings)).send([jobs.Bell(first.id, first.queue, first.model_id)])
     give_up_at = time.monotonic() + _PATIENCE_S
     while time.monotonic() < give_up_at:
         time.sleep(0.05)

@@ -22,6 +22,7 @@ from psycopg import sql
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from api import auth
 from bench import backlog, baselines, engines
 from ledger import accounts, db
 from pixeltoll import embedded, migrate, postgres, processes
@@ -37,6 +38,7 @@ _BUCKET = "pixeltoll"
 _TEMPLATE = "migrated"
 _API = "api.wsgi:app"
 _WORKERS = 2
+GATEWAYS = 16
 
 
 @contextlib.contextmanager
@@ -117,6 +119,17 @@ class Parts:
         """A gateway with funds and limits, and offers for every model of the benches."""
         with self.sessions.begin() as session:
             return backlog.open_books(session, (engines.SUBMITTED, *engines.SERVED))
+
+    @cached_property
+    def gateway_keys(self) -> tuple[str, ...]:
+        """The keys of `GATEWAYS` gateways more, one of each: many clients are not one gateway."""
+        _ = self.gateway_id  # The offers come with it.
+        keys = []
+        with self.sessions.begin() as session:
+            for number in range(GATEWAYS):
+                gateway_id = backlog.add_gateway(session, f"{backlog.OWNER}-{number}")
+                keys.append(auth.create_key(session, gateway_id, backlog.OWNER)[1])
+        return tuple(keys)
 
     @cached_property
     def task_settings(self) -> TaskSettings:

@@ -13,17 +13,15 @@ from functools import partial
 
 from sqlalchemy import func, select
 
-from api import auth
 from bench import backlog, baselines, load
 from bench.engines import SIDE, SUBMITTED
 from bench.load import Answers, Load
 from bench.measure import Row, compare, compare_percentile, interleave
-from bench.parts import Parts
+from bench.parts import GATEWAYS, Parts
 from ledger.tables import Hold
 from tasks.tables import Job
 
 _CONNECTIONS = 32
-_GATEWAYS = 16
 _SECONDS = 2.0
 _REQUESTS = 300
 _WARM_UP = 64
@@ -40,12 +38,12 @@ _BODY = json.dumps(
     }
 )
 _JSON = {"Content-Type": "application/json"}
-_ONE, _MANY, _BARE = "one gateway", f"{_GATEWAYS} gateways", "bare"
+_ONE, _MANY, _BARE = "one gateway", f"{GATEWAYS} gateways", "bare"
 
 
 def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     """Compare submits a second from many connections, and how long a single client waits."""
-    keys = _keys(parts)
+    keys = [{**_JSON, "Authorization": f"Bearer {key}"} for key in parts.gateway_keys]
     servers = {
         _ONE: (partial(_ours, parts), Load(parts.api_port, _PATH, keys[:1], _BODY)),
         _MANY: (partial(_ours, parts), Load(parts.api_port, _PATH, keys, _BODY)),
@@ -95,18 +93,6 @@ def _latencies(taken: Mapping[str, Sequence[Answers]]) -> list[Row]:
         )
         for percent in (50, 99)
     ]
-
-
-def _keys(parts: Parts) -> Sequence[Mapping[str, str]]:
-    """Return the headers of as many gateways as take part, each with a key of its own."""
-    headers = []
-    _ = parts.gateway_id  # The offers come with it.
-    with parts.sessions.begin() as session:
-        for number in range(_GATEWAYS):
-            gateway_id = backlog.add_gateway(session, f"{backlog.OWNER}-{number}")
-            _, key = auth.create_key(session, gateway_id, backlog.OWNER)
-            headers.append({**_JSON, "Authorization": f"Bearer {key}"})
-    return headers
 
 
 def _ours(parts: Parts, sent: Load) -> Answers:

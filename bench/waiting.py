@@ -23,7 +23,7 @@ from api import auth
 from bench import backlog, engines, load
 from bench.load import Answers, Load
 from bench.measure import Row, compare, compare_percentile, interleave
-from bench.parts import Parts
+from bench.parts import GATEWAYS, Parts
 from tasks import jobs
 from tasks.tables import Job
 
@@ -61,11 +61,14 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     one, all_of_it = parts.single_api_port, parts.api_port
     statements = _statements(parts, one, key)  # Before a worker adds its own.
     parts.start_worker()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    headers = [
+        {"Content-Type": "application/json", "Authorization": f"Bearer {each}"}
+        for each in parts.gateway_keys
+    ]
     sent = Load(
         one,
         _PATH,
-        [headers],
+        headers,
         _BODY,
         connections=_CONNECTIONS,
         seconds=share * _SECONDS,
@@ -89,7 +92,8 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
         *_latencies(taken, _SUBMITS_PER_S, "waiting", "alone"),
         *_latencies(taken, _FLOOD_PER_S, "flood, waiting", "flood, alone"),
         compare(
-            f"submits, of {_FLOOD_PER_S}/s offered, beside {WAITERS} who wait (baseline: nobody)",
+            f"submits, of {_FLOOD_PER_S}/s offered by {GATEWAYS} gateways, beside {WAITERS} "
+            "who wait (baseline: nobody)",
             "/s",
             "higher",
             rates["flood, waiting"],

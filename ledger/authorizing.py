@@ -17,8 +17,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Row, Select, column, select, text, true
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import CTE, ColumnElement, column, select, text, true
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -26,6 +25,7 @@ from sqlalchemy.orm import Session
 from ledger import budgets
 from ledger.accounts import balance
 from ledger.db import known
+from ledger.direct import Direct
 from ledger.errors import CurrencyMismatch, InsufficientFunds, ReferenceReused
 from ledger.limits import Limit
 from ledger.offers import Quote
@@ -74,11 +74,11 @@ def authorize(
         The same as `authorize_with`.
     """
     terms = Terms(gateway_id, reference, quote, limit, expires_at, api_key_id)
-    row = _execute(session, _alone(), terms, checked(terms))
-    if row.id is None:
-        raise _refusal(terms, row.balance)
-    hold_id: UUID = row.id
-    return hold_id
+    available, hold_id = _execute(session, _alone(), terms, checked(terms))
+    if hold_id is None:
+        raise _refusal(terms, available)
+    made: UUID = hold_id
+    return made
 
 
 def authorize_with(
@@ -86,7 +86,7 @@ def authorize_with(
 ) -> Held:
     """Reserve an amount and insert the caller's own row in the same statement, or do neither.
 
-    The companion's row is made of `values`.
+    The companion's row is made of `values`, which are as the driver takes them.
 
     Raises:
         InvalidName: The reference is empty, too long or has unprintable characters.
@@ -130,21 +130,22 @@ def authorize_with(
 
 def _execute(
     session: Session,
-    statement: Select[*tuple[Any, ...]],
+    statement: Direct,
     terms: Terms,
     values: Mapping[str, object],
-) -> Row[*tuple[Any, ...]]:
+) -> tuple[Any, ...]:
     """Return the one row of the answer."""
     quote = terms.quote
     try:
-        row = session.execute(statement, values).one_or_none()
+        rows = statement.rows(session, values)
     except IntegrityError as error:
         over = budgets.refusal(error, quote.currency)
         if over is None:
             raise
         raise over from error
-    if row is None:
+    if not rows:
         raise CurrencyMismatch(quote.currency, balance(session, terms.gateway_id).currency)
+    [row] = rows
     return row
 
 
@@ -224,30 +225,30 @@ _POSTING = _cte(
 
 
 @functools.cache  # building a statement costs more than running it
-def _alone() -> Select[*tuple[Any, ...]]:
+def _alone() -> Direct:
     """Return what makes a hold: answers with the balance before, and the hold's id or none.
 
     No row at all: the gateway has no balance in the currency.
     """
-    return (
+    return Direct(
         select(_FUNDS.c.balance, _HOLD.c.id)
         .join_from(_FUNDS, _HOLD, true(), isouter=True)
         .add_cte(_FUNDS, _HOLD, _ENTRY, _POSTING)
     )
 
 
-# SQLAlchemy compiles what looks the same once, and reads each row by the columns of the statement
-# that it compiled. Threads that come first at the same time must not each make their own.
+# The parts of a statement make their columns when it is first written, and that is not for many
+# threads at the same time.
 _BUILDING = threading.Lock()
 
 
-def _together(companion: Companion) -> Select[*tuple[Any, ...]]:
+def _together(companion: Companion) -> Direct:
     with _BUILDING:
         return _built_together(companion)
 
 
 @functools.cache
-def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
+def _built_together(companion: Companion) -> Direct:
     """Return the same with a companion: answers with what the rows lack, and what is seen beside.
 
     That is the balance, and what the database adds to a hold and its orchestrator: none of it when
@@ -256,7 +257,7 @@ def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
     made = companion.insert(_HOLD).cte("made")
     funds = _funds(companion.beside)
     paid = Orchestrator.__table__
-    statement = (
+    return Direct(
         select(
             funds.c.balance,
             _HOLD.c.id,
@@ -269,6 +270,3 @@ def _built_together(companion: Companion) -> Select[*tuple[Any, ...]]:
         .outerjoin(paid, paid.c.id == _HOLD.c.orchestrator_id)
         .add_cte(companion.beside, funds, _HOLD, _ENTRY, _POSTING, made)
     )
-    # A statement makes its columns when it is first compiled, and that is not for many threads.
-    statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
-    return statement

@@ -13,9 +13,9 @@ from queue import Empty, Full, Queue
 
 from celery import Celery
 
-from tasks import telemetry, tracing
-from tasks.app import GENERATE
+from tasks import telemetry
 from tasks.jobs import Bell
+from tasks.wire import Wire
 
 _log = telemetry.get_logger()
 _CAPACITY = 10_000
@@ -33,7 +33,7 @@ class Ringer:
 
     def __init__(self, app: Celery) -> None:
         """Take the app; the thread starts with the first bell, so a process may fork before."""
-        self._app = app
+        self._wire = Wire(app)
         self._lock = threading.Lock()
         self._waiting: Queue[Bell] = Queue(_CAPACITY)
         self._owner = 0
@@ -73,7 +73,7 @@ class Ringer:
 
     def _try(self, bells: Sequence[Bell]) -> bool:
         try:
-            send(self._app, bells)
+            self._wire.send(bells)
         except Exception as error:  # noqa: BLE001  whatever the broker does, the next bell is tried
             _log.warning(
                 "bells_refused",
@@ -87,29 +87,3 @@ class Ringer:
 
 def _queues(bells: Sequence[Bell]) -> list[str]:
     return sorted({bell.queue for bell in bells})
-
-
-def send(app: Celery, bells: Sequence[Bell]) -> None:
-    """Publish bells in one batch.
-
-    What Flower shows of each is the job's id and model, never its prompt.
-
-    Raises:
-        kombu.exceptions.OperationalError: The broker cannot be reached.
-    """
-    with (
-        app.producer_pool.acquire(block=True, timeout=5) as producer,
-        producer.batch(_BATCH),  # type: ignore[attr-defined]  # new in kombu 5.7
-    ):
-        for bell in bells:
-            with tracing.span("ring", "producer", bell.traceparent, {"queue": bell.queue}):
-                traceparent = tracing.carried()
-                app.send_task(
-                    GENERATE,
-                    args=[str(bell.job_id)],
-                    queue=bell.queue,
-                    producer=producer,
-                    argsrepr=f"({bell.job_id})",
-                    kwargsrepr=f"({bell.model_id})",
-                    headers={"traceparent": traceparent} if traceparent else None,
-                )

@@ -11,13 +11,14 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, TextualSelect, column, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from ledger import offers
+from ledger.direct import Direct
 from ledger.limits import Limit
 from ledger.money import UnitPrice
 from ledger.offers import Capability, LiveOffer
@@ -56,12 +57,34 @@ class Market:
         return replace(self, candidates=own)
 
 
+class _Found(NamedTuple):
+    """A row of the answer: an offer with what is there to serve it, or a limit, without that."""
+
+    offer_id: Any
+    orchestrator_id: UUID
+    orchestrator: str
+    pipeline: str | None
+    model_id: str | None
+    price_per_unit: Any
+    pixels_per_unit: int
+    currency: str
+    valid_from: datetime
+    promised_warm: bool
+    capacity: Any
+    speeds: list[float | None]
+    warm: bool
+    queued_units: int
+    is_deep: bool
+    seen_at: datetime
+    settlement: str | None
+
+
 # The number of jobs is written out. By a parameter PostgreSQL does not know how many rows there are
 # to be: it would plan the statement anew each time, which takes longer than to run it.
 @functools.cache
-def _asking(backlog_jobs: int) -> TextualSelect:
+def _asking(backlog_jobs: int) -> Direct:
     """Return the statement, which looks at so many jobs of each queue."""
-    return text(f"""
+    asking = text(f"""
 WITH newest AS (
     SELECT DISTINCT ON (offers.orchestrator_id) offers.*, orchestrators.name
       FROM offers JOIN orchestrators ON orchestrators.id = offers.orchestrator_id
@@ -101,15 +124,8 @@ SELECT NULL, NULL, NULL, pipeline, model_id, price_per_unit, pixels_per_unit,
   FROM price_limits LEFT JOIN settlement ON true
  WHERE gateway_id = :gateway_id AND coalesce(pipeline, :pipeline) = :pipeline
    AND coalesce(model_id, :model_id) = :model_id
-""").columns(  # noqa: S608  numbers
-        # Named, so that they need not be looked up in each answer.
-        *map(column, ("offer_id", "orchestrator_id", "orchestrator", "pipeline", "model_id")),
-        *map(
-            column, ("price_per_unit", "pixels_per_unit", "currency", "valid_from", "promised_warm")
-        ),
-        *map(column, ("capacity", "speeds", "warm", "queued_units", "is_deep", "seen_at")),
-        column("settlement"),
-    )
+""")  # noqa: S608  numbers
+    return Direct(asking)
 
 
 def look(
@@ -124,15 +140,13 @@ def look(
         NoOffer: No orchestrator offers the capability; names the models that are offered.
         NoRate, StaleRate: No offer's price can be converted.
     """
-    rows = session.execute(
-        _asking(BACKLOG_JOBS),
-        {
-            "gateway_id": gateway_id,
-            "pipeline": capability.pipeline,
-            "model_id": capability.model_id,
-            "queue_prefix": queue_prefix(capability),
-        },
-    ).all()
+    values = {
+        "gateway_id": gateway_id,
+        "pipeline": capability.pipeline,
+        "model_id": capability.model_id,
+        "queue_prefix": queue_prefix(capability),
+    }
+    rows = [_Found(*row) for row in _asking(BACKLOG_JOBS).rows(session, values)]
     offered = [_candidate(row, capability) for row in rows if row.offer_id is not None]
     if not offered:
         others = offers.live(session, Offer.pipeline == capability.pipeline)
@@ -150,7 +164,7 @@ def look(
     )
 
 
-def _rates(session: Session, rows: Sequence[Row[Any]], max_age: timedelta) -> Rates:
+def _rates(session: Session, rows: Sequence[_Found], max_age: timedelta) -> Rates:
     """Return the rates, which are asked for only where somebody uses another currency."""
     settlement = rows[0].settlement or rows[0].currency
     if {row.currency for row in rows} <= {settlement, None}:
@@ -158,7 +172,7 @@ def _rates(session: Session, rows: Sequence[Row[Any]], max_age: timedelta) -> Ra
     return load_rates(session, settlement, max_age)
 
 
-def _candidate(row: Row[Any], capability: Capability) -> Candidate:
+def _candidate(row: _Found, capability: Capability) -> Candidate:
     offer = LiveOffer(
         id=row.offer_id,
         orchestrator_id=row.orchestrator_id,
@@ -172,7 +186,7 @@ def _candidate(row: Row[Any], capability: Capability) -> Candidate:
     return Candidate(offer, tuple(row.speeds), row.warm, row.queued_units, row.is_deep)
 
 
-def _limit(row: Row[Any]) -> Limit:
+def _limit(row: _Found) -> Limit:
     if row.price_per_unit is None:
         return Limit(row.pipeline, row.model_id, None)
     price = UnitPrice(row.price_per_unit, row.pixels_per_unit, row.currency)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import CTE, bindparam, column, text
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
@@ -48,7 +49,7 @@ def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> tuple[
         LedgerError: As `ledger.holds.authorize_with`.
         sqlalchemy.exc.IntegrityError: The gateway has a job of this idempotency key.
     """
-    values = {f"new_{name}": value for name, value in facts.items()}
+    values = {f"new_{name}": _as_sent(value) for name, value in facts.items()}
     held = holds.authorize_with(session, terms, _WITH_JOB, values)
     hold = held.hold
     [ahead] = held.beside
@@ -59,6 +60,10 @@ def place(session: Session, terms: Terms, facts: Mapping[str, object]) -> tuple[
     set_committed_value(job, "orchestrator", held.orchestrator)
     set_committed_value(job, "outputs", [])
     return job, ahead
+
+
+def _as_sent(value: object) -> object:
+    return Jsonb(value) if isinstance(value, Mapping) else value
 
 
 def _insert(hold: CTE) -> Insert:

@@ -44,6 +44,7 @@ _PRIVATE = frozenset(
 _HIDDEN = "(not logged)"
 # A key of ours up to its public id, which says whose it is; a webhook's secret; a password in a
 # URL; and what the database adds to an error: the values of the row, a prompt among them.
+_SIGNS = ("px_", "po_", "whsec_", "://", "DETAIL")  # One of them is in all that look like that.
 _SECRETS = (
     (re.compile(r"\b(p[xo]_[A-Za-z0-9]+_|whsec_)[A-Za-z0-9_+/=-]+"), r"\1***"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1***@"),
@@ -103,8 +104,9 @@ def keep_private(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 def _kept(value: object) -> object:
     """Return a value without what looks like a secret, however deep in it that is."""
     if isinstance(value, str):
-        for secret, shown in _SECRETS:
-            value = secret.sub(shown, value)
+        if any(sign in value for sign in _SIGNS):
+            for secret, shown in _SECRETS:
+                value = secret.sub(shown, value)
         return value
     if isinstance(value, Mapping):
         return {name: _HIDDEN if name in _PRIVATE else _kept(one) for name, one in value.items()}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.orm import Session
 
 from ledger import db
+from ledger.direct import Direct
 
 
 def _backend(engine: Engine) -> int:
@@ -68,3 +70,38 @@ def test_errors_do_not_show_the_parameters(database_url: str) -> None:
         assert "'prompt'" not in str(caught.value)
     finally:
         engine.dispose()
+
+
+_CAST = Direct(text("SELECT CAST(:prompt AS int)"))
+_WHO = Direct(text("SELECT pg_backend_pid()"))
+
+
+def test_a_direct_statement_fails_as_any_other(database_url: str) -> None:
+    engine = db.make_engine(database_url)
+    taken = Direct(text("INSERT INTO gateways (name) VALUES (:name), (:name)"))
+    try:
+        with Session(engine) as session, pytest.raises(DBAPIError) as caught:
+            _CAST.rows(session, {"prompt": "x-secret"})
+        assert "'prompt'" not in str(caught.value)
+        with Session(engine) as session, pytest.raises(IntegrityError):
+            taken.rows(session, {"name": "twice"})
+    finally:
+        engine.dispose()
+
+
+def test_a_direct_statement_that_meets_a_lost_connection_leaves_none_in_the_pool(
+    database_url: str,
+) -> None:
+    engine, killer = db.make_engine(database_url), db.make_engine(database_url)
+    try:
+        with Session(engine) as session:
+            [(dead,)] = _WHO.rows(session, {})
+            _kill(killer, dead)
+            with pytest.raises(OperationalError) as caught:
+                _WHO.rows(session, {})
+        assert caught.value.connection_invalidated
+        with Session(engine) as session:
+            assert _WHO.rows(session, {}) != [(dead,)]
+    finally:
+        engine.dispose()
+        killer.dispose()

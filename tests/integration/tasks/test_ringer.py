@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,6 +19,7 @@ from tasks.app import GENERATE, make_celery
 from tasks.dispatch import Ringer
 from tasks.jobs import Bell
 from tasks.settings import TaskSettings
+from tasks.wire import Wire
 from tests.processes import Broker, broker
 from tests.stage import SMALL, eventually
 
@@ -57,6 +60,45 @@ def test_a_bell_carries_a_job_id_and_nothing_else(own_broker: Broker, ringer: Ri
     assert message["headers"]["argsrepr"] == f"({job_id})"
     assert message["headers"]["kwargsrepr"] == f"({SMALL})"
     assert str(job_id) in json.dumps(message)
+
+
+def test_a_bell_is_written_as_celery_writes_its_messages(own_broker: Broker) -> None:
+    app = make_celery(TaskSettings(redis_url=own_broker.url))
+    one = bell()
+    pubsub = own_broker.client.pubsub
+    with pubsub(ignore_subscribe_messages=True) as events:  # type: ignore[no-untyped-call]
+        events.psubscribe("*")
+        events.get_message(timeout=5)
+        Wire(app).send([one])
+        with app.producer_pool.acquire(block=True, timeout=5) as producer:
+            app.send_task(
+                GENERATE,
+                args=[str(one.job_id)],
+                queue=one.queue,
+                producer=producer,
+                argsrepr=f"({one.job_id})",
+                kwargsrepr=f"({one.model_id})",
+            )
+        theirs, ours = map(shape, own_broker.client.lrange(QUEUE, 0, -1))  # type: ignore[arg-type]
+        # What the message itself carries already, and where an answer that nobody sends would go.
+        for name in ("argsrepr", "kwargsrepr"):
+            del theirs["properties"][name]
+        assert ours == theirs
+        our_event, their_event = (events.get_message(timeout=5) for _ in range(2))
+    assert our_event["channel"] == their_event["channel"]
+    assert shape(our_event["data"]) == shape(their_event["data"])
+
+
+def shape(message: bytes) -> dict[str, Any]:
+    """Return a message without what is each one's own: names, times and counts."""
+    read = json.loads(message)
+    read["body"] = json.loads(base64.b64decode(read["body"]))
+    own = {"id", "root_id", "uuid", "correlation_id", "reply_to", "delivery_tag"}
+    own |= {"origin", "hostname", "pid", "clock", "timestamp"}
+    for part in (read["headers"], read["properties"], read["body"]):
+        if isinstance(part, dict):
+            part.update(dict.fromkeys(own & part.keys(), "its own"))
+    return dict(read)
 
 
 def test_many_bells_all_arrive(own_broker: Broker, ringer: Ringer) -> None:
