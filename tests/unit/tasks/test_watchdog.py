@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tasks.watchdog import STALLED
+from tasks.exits import STALLED
 
 _LOOP = """
 import time
