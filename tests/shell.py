@@ -19,11 +19,14 @@ from unittest import mock
 from pixeltoll.settings import child_environment
 from tests.integration.pixeltoll.helpers import Operator
 
+# What a page exports for commands of ours.
+_TOLD = ("DATABASE_URL", "PIXELTOLL_SERVICE_DATABASE_URL")
 _HAND_OVER = """\
 set -euo pipefail
 pixeltoll() {
     printf '%s\\0' "$@" | curl -sS --fail-with-body --data-binary @- \\
-        -H "X-Database: ${DATABASE_URL:-}" OPERATOR
+        -H "DATABASE_URL: ${DATABASE_URL:-}" \\
+        -H "PIXELTOLL_SERVICE_DATABASE_URL: ${PIXELTOLL_SERVICE_DATABASE_URL:-}" OPERATOR
 }
 """
 
@@ -63,9 +66,9 @@ def _operator() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            database = self.headers["X-Database"] or ""
+            told = {name: self.headers[name] or "" for name in _TOLD}
             try:
-                with mock.patch.dict("os.environ", {"DATABASE_URL": database}):
+                with mock.patch.dict("os.environ", told):
                     status, said = 200, Operator().run(*body.removesuffix("\0").split("\0"))
             except BaseException as error:  # noqa: BLE001  whatever it is, the shell shows it
                 status, said = 500, f"{error}\n"
