@@ -28,6 +28,7 @@ from ledger import accounts, db
 from pixeltoll import embedded, migrate, postgres, processes
 from pixeltoll.embedded import Server, free_port
 from pixeltoll.settings import child_environment
+from pixeltoll.state import random_key
 from pixeltoll.supervisor import Child, Supervisor
 from tasks import registration
 from tasks.settings import TaskSettings
@@ -59,7 +60,7 @@ class Parts:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self._supervisor = Supervisor(data_dir / "logs", say=print)
-        self._secret = embedded.random_key()
+        self._secret = random_key()
 
     def stop(self) -> None:
         """Stop every process."""

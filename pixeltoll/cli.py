@@ -1,154 +1,118 @@
 """The `pixeltoll` command: a whole stack, and everything that is done to one.
 
-The commands that are one process each are in `pixeltoll.run`; those about gateways, prices and
-money in `pixeltoll.commands`.
+It lists the commands. Each is in a module of `pixeltoll.commands`, which is imported when it is
+asked for, so that none waits for what the others need.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-from pathlib import Path
-from types import FrameType
-from typing import Annotated, Never
+from collections.abc import Iterator
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from api.errors import ApiError
-from pixeltoll import demo, logins, migrate, run, stack
-from pixeltoll.commands import (
-    audit,
-    budgets,
-    doctor,
-    draining,
-    first,
-    gateways,
-    invoices,
-    jobs,
-    limits,
-    models,
-    money,
-    offers,
-    orchestrators,
-    payouts,
-    rates,
-    reports,
-    webhooks,
-)
-from pixeltoll.console import complain, counted, say, tell
-from pixeltoll.exits import Exit
-from pixeltoll.run import DEFAULT_DIR, DataDir
-from pixeltoll.settings import UpSettings
-from pixeltoll.state import Connection
+from pixeltoll.lazy import LazyCommand
+
+# By module, each command or group in it and what `pixeltoll --help` says of it.
+COMMANDS = {
+    "stacks": {
+        "up": "Start a whole stack and keep it running until Ctrl-C.",
+        "demo": "Start a stack, make two pictures through it, show what they cost, and stop it.",
+    },
+    "processes": {
+        "api": "Serve the API, on the servers that the environment names or else the data "
+        "folder's.",
+        "worker": "Run jobs until told to stop: one process for each GPU.",
+        "scheduler": "Ring for forgotten jobs, take back lost ones, expire overdue ones, tell of "
+        "the ends of jobs.",
+        "flower": "Watch the queues in a browser. FLOWER_BASIC_AUTH says who may: user:password.",
+    },
+    "schema": {"db": "The database's schema."},
+    "jobs": {
+        "submit": "Draw a picture: show its price, ask, submit, wait, save.",
+        "jobs": "A gateway's own jobs.",
+    },
+    "first": {
+        "bootstrap": "Make the bucket, and a demo gateway and orchestrator for PIXELTOLL_CATALOG's "
+        "models.",
+    },
+    "gateways": {
+        "gateway": "Who pays.",
+        "key": "API keys of gateways.",
+        "balance": "Show what a gateway can spend, and what is held for its open jobs.",
+    },
+    "orchestrators": {"orchestrator": "Who runs GPUs and sets prices."},
+    "offers": {"offer": "What orchestrators serve, and at what price."},
+    "limits": {"limit": "The most that a gateway pays."},
+    "models": {"models": "The models that there are."},
+    "money": {
+        "top-up": "Add funds to a gateway.",
+        "refund": "Give back a part of what a job was charged, or all of it.",
+    },
+    "rates": {"rates": "What currencies are worth in each other."},
+    "budgets": {"budget": "What may be spent in a day or a month."},
+    "payouts": {"payout": "Paying orchestrators what they are owed."},
+    "reports": {"report": "The books, as the SQL views show them."},
+    "invoices": {
+        "statement": "Show what moved a gateway's available balance, newest first: above zero came "
+        "in.",
+        "invoice": "Show what a gateway owes for a month: a line for each price, refunds below "
+        "zero.",
+    },
+    "audit": {"ledger": "The books themselves."},
+    "webhooks": {"webhook": "Who is told of the ends of jobs."},
+    "draining": {
+        "workers": "List the workers: live, draining, drained, or silent; and how many jobs each "
+        "runs.",
+        "drain": "Have workers take no more jobs, and wait until they have none.",
+    },
+    "doctor": {
+        "doctor": "Look at database, migrations, broker, storage, GPU, versions and clock, and say "
+        "what to do.",
+    },
+}
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Image generation jobs, priced by the pixel.",
 )
-db_app = typer.Typer(no_args_is_help=True, help="The database's schema.")
+
+
+@app.callback()
+def pixeltoll() -> None:
+    """Image generation jobs, priced by the pixel."""
+
+
+def program() -> TyperGroup:
+    """Return the command, with all those that it has."""
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)  # noqa: S101  an app with a callback
+    for command in _listed():
+        root.add_command(command)
+    return root
+
+
+def _listed() -> Iterator[LazyCommand]:
+    for module, commands in COMMANDS.items():
+        for name, summary in commands.items():
+            yield LazyCommand(name, f"pixeltoll.commands.{module}", summary)
 
 
 def main() -> None:
-    """Run the command."""
-    run.main(app, known=(ApiError,))
-
-
-@app.command()
-def up(
-    data_dir: DataDir = DEFAULT_DIR,
-    port: Annotated[int, typer.Option(help="Port of the API; 0 for any free one.")] = 8080,
-    flower: Annotated[bool, typer.Option("--flower", help="Start Flower as well.")] = False,
-) -> None:
-    """Start a whole stack and keep it running until Ctrl-C.
-
-    A server is not started if DATABASE_URL, REDIS_URL or S3_ENDPOINT names one.
-    """
-    _end_by_exception()
+    """Run the command. What an operator can mend is told in one message, and status 1."""
     try:
-        with stack.running(stack.Options(data_dir, port, flower), say) as running:
-            _announce(running.connection, data_dir)
-            running.tend_forever()
-    except KeyboardInterrupt:
-        say("Stopped.")
+        program()()
+    except Exception as error:
+        # Here and not above: to know every error there is takes as long as a short command.
+        from pixeltoll import complaints
+        from pixeltoll.console import complain
+        from pixeltoll.exits import Exit
 
-
-@app.command("demo")
-def run_demo(
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo-output"),
-    data_dir: DataDir = DEFAULT_DIR,
-) -> None:
-    """Start a stack, make two pictures through it, show what they cost, and stop it."""
-    _end_by_exception()
-    try:
-        with stack.running(stack.Options(data_dir, port=0), say) as running:
-            demo.run(running, output)
-    except KeyboardInterrupt:
-        complain("Stopped before the end.")
+        said = complaints.words(error)
+        if said is None:
+            raise
+        complain(f"pixeltoll: {said}")
         sys.exit(Exit.FAILED)
-
-
-@db_app.command("upgrade")
-def upgrade(data_dir: DataDir = DEFAULT_DIR, as_json: run.AsJson = False) -> None:
-    """Bring the database to the newest schema, and let PIXELTOLL_SERVICE_DATABASE_URL's user in."""
-    given = UpSettings()
-    owners_url = given.database_url or Connection.read(data_dir).owner_database_url
-    with counted("migrations", as_json=as_json) as move:
-        migrate.upgrade(owners_url, move)
-    if given.service_database_url:
-        logins.let_in(owners_url, given.service_database_url)
-    tell("The schema is up to date.", {"upgraded": True}, as_json=as_json)
-
-
-def _end_by_exception() -> None:
-    """Let the signals that ask for an end unwind the stack, once: a second one changes nothing."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def end(_number: int, _frame: FrameType | None) -> Never:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in signals:
-        signal.signal(number, end)
-
-
-def _announce(connection: Connection, data_dir: Path) -> None:
-    say(f"""
-Pixeltoll is up.
-
-  API         {connection.url}
-  docs        {connection.url}/docs
-  API key     {connection.api_key}
-  Flower      {connection.flower_url or "not started (--flower)"}
-  database    {connection.database_url}
-  pictures    {connection.s3_endpoint}/{connection.s3_bucket}
-  logs        {data_dir / "logs"}
-  all of it   {data_dir / "connection.json"}
-
-Ctrl-C stops it.""")
-
-
-app.add_typer(run.app)
-app.add_typer(db_app, name="db")
-for room in (
-    jobs,
-    first,
-    gateways,
-    orchestrators,
-    offers,
-    limits,
-    models,
-    money,
-    rates,
-    budgets,
-    payouts,
-    reports,
-    invoices,
-    audit,
-    webhooks,
-    draining,
-    doctor,
-):
-    room.add_to(app)

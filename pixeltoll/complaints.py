@@ -10,11 +10,12 @@ from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTabl
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from api.errors import ApiError
 from ledger.errors import LedgerError
 from pixeltoll.errors import PixeltollError
 from tasks.errors import TasksError
 
-_OURS = (PixeltollError, LedgerError, TasksError)
+_OURS = (PixeltollError, ApiError, TasksError, LedgerError)
 _DATABASE_URL = (
     "DATABASE_URL: is not the address of a database; "
     "write it as postgresql://USER:PASSWORD@HOST/DATABASE."
@@ -27,12 +28,9 @@ _ADVICE = {
 }
 
 
-def words(error: Exception, known: tuple[type[Exception], ...] = ()) -> str | None:
-    """Return what is wrong and what to do, or None of what no operator can mend.
-
-    `known` are further errors whose own text says it.
-    """
-    if isinstance(error, (*_OURS, *known)):
+def words(error: Exception) -> str | None:
+    """Return what is wrong and what to do, or None of what no operator can mend."""
+    if isinstance(error, _OURS):
         return str(error)
     if isinstance(error, ValidationError):
         return _of_settings(error)

@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import importlib.util
 import os
-import secrets
 import shutil
 import socket
 import sysconfig
@@ -139,11 +138,6 @@ def _answers_http(port: int) -> bool:
         connection.request("GET", "/")
         # Unsigned, so it is refused; a refusal in HTTP is an answer.
         return connection.getresponse().status > 0
-
-
-def random_key(length: int = 24) -> str:
-    """Return a random secret of letters and digits, which needs quoting nowhere."""
-    return secrets.token_hex(length)
 
 
 def package_dir(name: str) -> Path | None:

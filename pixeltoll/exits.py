@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Self
 
-from tasks.watchdog import NOT_REGISTERED, STALLED
+from tasks.exits import NOT_REGISTERED, STALLED
 
 
 class Exit(IntEnum):

@@ -105,8 +105,8 @@ def flower(env: Mapping[str, str], cwd: Path, port: int) -> Child:
 
 
 def command(*arguments: str) -> tuple[str, ...]:
-    """Return the arguments that run a command of `pixeltoll.run` with this Python."""
-    return (sys.executable, "-m", "pixeltoll.run", *arguments)
+    """Return the arguments that run a command of ours with this Python."""
+    return (sys.executable, "-m", "pixeltoll", *arguments)
 
 
 def _grace_s() -> float:

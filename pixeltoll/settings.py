@@ -73,5 +73,8 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def adopt(environment: Mapping[str, str]) -> None:
-    """Make these variables this process's own, for settings that are read later."""
-    os.environ.update(environment)
+    """Make these variables this process's own, for settings that are read later.
+
+    One that it has already stays: a worker of another orchestrator brings its own key.
+    """
+    os.environ.update({name: os.environ.get(name) or told for name, told in environment.items()})

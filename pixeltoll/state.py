@@ -9,11 +9,11 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pixeltoll.embedded import random_key
 from pixeltoll.errors import AlreadyRunning, NotRunning
 
 
@@ -113,6 +113,11 @@ class Secrets:
     def save(self, data_dir: Path) -> None:
         """Write them, readable by their owner only."""
         _write_private(data_dir / "secrets.json", asdict(self))
+
+
+def random_key(length: int = 24) -> str:
+    """Return a random secret of letters and digits, which needs quoting nowhere."""
+    return secrets.token_hex(length)
 
 
 @contextlib.contextmanager

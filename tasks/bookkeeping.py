@@ -59,6 +59,7 @@ class Bookkeeper:
         # Those that found nothing, too: what was mended since the last audit is told as well.
         for finding in asked:
             metrics.AUDIT_FINDINGS.labels(finding.check).set(len(finding.rows))
+        metrics.AUDITED_AT.set_to_current_time()
         _log.info("books_audited", findings=len(findings))
 
 

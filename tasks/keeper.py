@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 from tasks import chores, registration, sweeps, telemetry, workers
 from tasks.batching import Backlog
 from tasks.errors import NotRegistered
+from tasks.exits import NOT_REGISTERED, STALLED
 from tasks.generate import Runner
 from tasks.probe import Pulse
 from tasks.runtime import Runtime
-from tasks.watchdog import NOT_REGISTERED, STALLED, Watchdog
+from tasks.watchdog import Watchdog
 
 _log = telemetry.get_logger()
 _TICK_S = 0.25

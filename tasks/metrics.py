@@ -59,6 +59,10 @@ AUDIT_FINDINGS = Gauge(
     "Rows that this scheduler's last audit found against the books, at most 100 a check.",
     ["check"],
 )
+AUDITED_AT = Gauge(
+    "pixeltoll_audit_done_timestamp_seconds",
+    "When this scheduler last ended an audit of the books, in seconds since 1970; 0 before that.",
+)
 HOLDS = Counter("pixeltoll_holds", "Holds that were placed, one for each new job.", ["model_id"])
 REFUSALS = Counter("pixeltoll_refusals", "Jobs that the books refused.", ["reason"])
 

@@ -10,13 +10,10 @@ import os
 import threading
 
 from tasks import telemetry
+from tasks.exits import STALLED
 
 _log = telemetry.get_logger()
 _TURNS = 10
-# sysexits.h EX_TEMPFAIL: restart me.
-STALLED = 75
-# EX_NOPERM: a restart does not help.
-NOT_REGISTERED = 77
 
 
 class Watchdog:

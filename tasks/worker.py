@@ -29,6 +29,7 @@ from tasks.app import GENERATE, make_celery
 from tasks.catalog import Catalog
 from tasks.engine.protocol import Engine
 from tasks.errors import NoOffer, TasksError
+from tasks.exits import STALLED
 from tasks.generate import Runner
 from tasks.inventory import EngineCollector
 from tasks.keeper import Keeper
@@ -38,7 +39,6 @@ from tasks.runtime import Runtime
 from tasks.settings import TaskSettings
 from tasks.speeds import Speeds
 from tasks.storage import ObjectStore
-from tasks.watchdog import STALLED
 
 _log = telemetry.get_logger()
 

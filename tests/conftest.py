@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger.db import session_factory as make_session_factory
 from pixeltoll import embedded, postgres
 from pixeltoll.migrate import alembic_config
+from pixeltoll.state import random_key
 from pixeltoll.supervisor import Supervisor
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
@@ -38,7 +39,7 @@ def servers() -> Iterator[Servers]:
     data_dir = Path(tempfile.mkdtemp(prefix="pixeltoll-tests-")).resolve()
     supervisor = Supervisor(data_dir / "logs", say=print)
     try:
-        secret = embedded.random_key()
+        secret = random_key()
         database = postgres.server(data_dir, durable=False)
         broker = embedded.redis_server(data_dir, secret)
         objects = embedded.s3_server(data_dir, "pixeltoll", secret, "pixeltoll")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,15 @@ from unittest import mock
 from pixeltoll.settings import child_environment
 from tests.integration.pixeltoll.helpers import Operator
 
+VENV = ".venv"
+# What a page exports for commands of ours.
+_TOLD = ("DATABASE_URL", "PIXELTOLL_SERVICE_DATABASE_URL")
 _HAND_OVER = """\
 set -euo pipefail
 pixeltoll() {
     printf '%s\\0' "$@" | curl -sS --fail-with-body --data-binary @- \\
-        -H "X-Database: ${DATABASE_URL:-}" OPERATOR
+        -H "DATABASE_URL: ${DATABASE_URL:-}" \\
+        -H "PIXELTOLL_SERVICE_DATABASE_URL: ${PIXELTOLL_SERVICE_DATABASE_URL:-}" OPERATOR
 }
 """
 
@@ -33,6 +38,29 @@ def commands(page: str) -> list[str]:
     blocks = re.findall(r"^ *```console\n(.*?)^ *```", page, re.DOTALL | re.MULTILINE)
     lines = (line.strip() for block in blocks for line in block.splitlines())
     return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+def recipe(line: str) -> list[str]:
+    """Return the command of ours that a page's `make` line runs once everything is installed.
+
+    It is run by this Python, in place of the one that the installation makes.
+    """
+    program, target = shlex.split(line)
+    assert program == "make"
+    said = subprocess.run(
+        (
+            *("/usr/bin/env", "make", "--no-print-directory", "--dry-run"),
+            *("--assume-old", f"{VENV}/.ready", target),
+        ),
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    [command] = said.stdout.splitlines()
+    installed, *arguments = shlex.split(command)
+    assert installed == f"{VENV}/bin/pixeltoll"
+    return [sys.executable, "-m", "pixeltoll", *arguments]
 
 
 def run(typed: list[str], folder: Path, **environment: str) -> list[str]:
@@ -63,9 +91,9 @@ def _operator() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            database = self.headers["X-Database"] or ""
+            told = {name: self.headers[name] or "" for name in _TOLD}
             try:
-                with mock.patch.dict("os.environ", {"DATABASE_URL": database}):
+                with mock.patch.dict("os.environ", told):
                     status, said = 200, Operator().run(*body.removesuffix("\0").split("\0"))
             except BaseException as error:  # noqa: BLE001  whatever it is, the shell shows it
                 status, said = 500, f"{error}\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from ledger import audit
-from pixeltoll.commands.common import AsJson, books
+from pixeltoll.commands.common import books
 from pixeltoll.console import complain, counted, say, show, show_all
 from pixeltoll.exits import Exit
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks.audit import CHECKS as CHECKS_OF_JOBS
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The books themselves.")

@@ -11,10 +11,10 @@ from api import auth
 from api.errors import UnknownKey
 from ledger import accounts, budgets
 from ledger.tables import Gateway
-from pixeltoll.commands.common import SIGNED, Amount, AsJson, GatewayName, books
+from pixeltoll.commands.common import SIGNED, Amount, GatewayName, books
 from pixeltoll.console import show_all, tell
 from pixeltoll.errors import BadArgument
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 
 budget_app = typer.Typer(no_args_is_help=True, help="What may be spent in a day or a month.")
 

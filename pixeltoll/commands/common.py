@@ -17,13 +17,11 @@ from sqlalchemy.orm import Session
 from ledger import db, money
 from ledger.money import UnitPrice
 from ledger.settings import LedgerSettings
-from pixeltoll import run
 from pixeltoll.console import Format
 from pixeltoll.errors import BadArgument
 from pixeltoll.settings import UpSettings
 from pixeltoll.state import Connection
 
-AsJson = run.AsJson
 GatewayName = Annotated[str, typer.Argument(metavar="GATEWAY", help="The gateway's name.")]
 OrchestratorName = Annotated[
     str, typer.Argument(metavar="ORCHESTRATOR", help="The orchestrator's name.")
@@ -40,7 +38,6 @@ Pipeline = Annotated[str | None, typer.Option(help="For this pipeline only.")]
 Model = Annotated[str | None, typer.Option(help="For this model only; needs --pipeline.")]
 How = Annotated[Format, typer.Option("--format", help="How to write it.")]
 Output = Annotated[Path, typer.Option(help="Write it to this file; - for standard output.")]
-Limit = Annotated[int, typer.Option(help="How many rows at most.", min=1, max=10**9)]
 # So that -1 is a number, which is refused by its field's name, and not an option that nobody knows.
 SIGNED = {"ignore_unknown_options": True}
 # No books are older, and a calendar goes on after the last one.

@@ -6,10 +6,9 @@ import typer
 
 from ledger.settings import LedgerSettings
 from pixeltoll import doctor
-from pixeltoll.commands.common import AsJson
 from pixeltoll.console import bars, show_all
 from pixeltoll.exits import Exit
-from pixeltoll.run import DEFAULT_DIR, DataDir, settle
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, settle
 from tasks.settings import TaskSettings
 
 _COLUMNS = ("check", "state", "found", "advice")

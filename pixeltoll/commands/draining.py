@@ -10,10 +10,10 @@ import typer
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import db
-from pixeltoll.commands.common import AsJson, books, database_url
+from pixeltoll.commands.common import books, database_url
 from pixeltoll.console import bars, show_all
 from pixeltoll.errors import BadArgument, NotDrained
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks import draining
 from tasks.draining import Standing
 

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from pixeltoll import bootstrap
-from pixeltoll.commands.common import AsJson, books, settlement_currency
+from pixeltoll.commands.common import books, settlement_currency
 from pixeltoll.console import tell
 from pixeltoll.errors import BadArgument, NotWritten
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
 

@@ -10,9 +10,9 @@ from sqlalchemy import select
 from api import auth
 from ledger import accounts
 from ledger.tables import Gateway
-from pixeltoll.commands.common import AsJson, GatewayName, books, settlement_currency
+from pixeltoll.commands.common import GatewayName, books, settlement_currency
 from pixeltoll.console import show, show_all, tell
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks import policies
 from tasks.policies import Safety
 

@@ -19,7 +19,6 @@ from ledger.offers import LiveOffer
 from ledger.tables import Gateway, Offer
 from pixeltoll.commands.common import (
     PRICE_COLUMNS,
-    AsJson,
     GatewayName,
     OrchestratorName,
     books,
@@ -28,7 +27,7 @@ from pixeltoll.commands.common import (
 )
 from pixeltoll.console import complain, say, show, show_all
 from pixeltoll.errors import NotRead
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks.catalog import Pipeline
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file, as Livepeer has it.")]

@@ -8,9 +8,9 @@ import typer
 
 from ledger import accounts, invoices, reports
 from ledger.money import plain
-from pixeltoll.commands.common import AsJson, GatewayName, How, Limit, Output, books
+from pixeltoll.commands.common import GatewayName, How, Output, books
 from pixeltoll.console import STDOUT, Format, complain, deliver, say
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 
 _STATEMENT = ("posting_id", "posted_at", "kind", "reference", "amount", "currency")
 _INVOICE = (

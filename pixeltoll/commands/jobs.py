@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 
 from pixeltoll.client import Client, Facts, body_of, price_bound
-from pixeltoll.commands.common import AsJson, Limit
 from pixeltoll.console import bars, complain, say, show, show_all, tell
 from pixeltoll.errors import BadArgument, NotFinished
 from pixeltoll.exits import Exit
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 from pixeltoll.settings import ClientSettings
 from pixeltoll.state import Connection
 

@@ -11,7 +11,6 @@ from ledger.limits import Limit
 from pixeltoll.commands.common import (
     PRICE_COLUMNS,
     SIGNED,
-    AsJson,
     GatewayName,
     Model,
     Pipeline,
@@ -26,14 +25,14 @@ from pixeltoll.commands.common import (
 from pixeltoll.commands.imports import import_limits
 from pixeltoll.console import complain, show_all, tell
 from pixeltoll.errors import BadArgument
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 
 limit_app = typer.Typer(no_args_is_help=True, help="The most that a gateway pays.")
+limit_app.command("import")(import_limits)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
-    limit_app.command("import")(import_limits)
     app.add_typer(limit_app, name="limit")
 
 

@@ -1,24 +1,30 @@
-"""The command that lists the catalog's models, and which of them can be had now."""
+"""The commands about models: which of the catalog's can be had now, and making the demo's."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from ledger import offers
-from pixeltoll.commands.common import AsJson, books
-from pixeltoll.console import show_all
-from pixeltoll.run import DEFAULT_DIR, DataDir, models_app, settle
+from pixeltoll.commands.common import books
+from pixeltoll.console import counted, show_all, tell
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, settle
 from tasks import availability, catalog, workers
 from tasks.settings import TaskSettings
+
+models_app = typer.Typer(no_args_is_help=True, help="The models that there are.")
 
 _COLUMNS = ("model_id", "pipeline", "state", "offers", "aliases", "reason")
 
 
-def add_to(_app: typer.Typer) -> None:
-    """Add the command to those about models, which the main one has already."""
-    models_app.command("list")(list_models)
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the main one."""
+    app.add_typer(models_app, name="models")
 
 
+@models_app.command("list")
 def list_models(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
     """List the models: warm in a worker's memory, on demand, or unavailable and why."""
     settle(data_dir)
@@ -46,3 +52,24 @@ def list_models(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> Non
                 }
             )
     show_all(_COLUMNS, rows, as_json=as_json)
+
+
+@models_app.command("make-demo")
+def make_demo(
+    target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make small models with random weights, one for each layout, and a catalog of them."""
+    # It is written last: where it is, the models are complete.
+    if keep and (target / "catalog.toml").exists():
+        kept = {"catalog": target / "catalog.toml", "made": False}
+        tell(f"The models in {target} are left as they are.", kept, as_json=as_json)
+        return
+    from tasks.engine.demo import make_demo as make
+
+    with counted("models", as_json=as_json) as move:
+        catalog = make(target, seed, move)
+    made = {"catalog": catalog, "made": True}
+    tell(f"The catalog of the demo models is {catalog}", made, as_json=as_json)

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from ledger import accounts, money, refunds
 from ledger.tables import Charge
-from pixeltoll.commands.common import SIGNED, Amount, AsJson, GatewayName, books
+from pixeltoll.commands.common import SIGNED, Amount, GatewayName, books
 from pixeltoll.console import show
 from pixeltoll.errors import BadArgument
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks.errors import JobNotFound
 from tasks.tables import Job
 

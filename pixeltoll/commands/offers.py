@@ -12,7 +12,6 @@ from ledger.tables import Offer
 from pixeltoll.commands.common import (
     PRICE_COLUMNS,
     SIGNED,
-    AsJson,
     OrchestratorName,
     PixelsPerUnit,
     PriceCurrency,
@@ -26,11 +25,12 @@ from pixeltoll.commands.common import (
 from pixeltoll.commands.imports import import_offers
 from pixeltoll.console import show, show_all, tell
 from pixeltoll.errors import BadArgument
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks import workers
 from tasks.catalog import Pipeline
 
 offer_app = typer.Typer(no_args_is_help=True, help="What orchestrators serve, and at what price.")
+offer_app.command("import")(import_offers)
 
 PipelineName = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="text-to-image, image-to-image or upscale.")
@@ -46,7 +46,6 @@ _COLUMNS = (
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
-    offer_app.command("import")(import_offers)
     app.add_typer(offer_app, name="offer")
 
 

@@ -9,20 +9,20 @@ from sqlalchemy import select
 
 from ledger import accounts, money
 from ledger.tables import Orchestrator
-from pixeltoll.commands.common import AsJson, OrchestratorName, books, settlement_currency
+from pixeltoll.commands.common import OrchestratorName, books, settlement_currency
 from pixeltoll.console import show, show_all, tell
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 from tasks import registration
 
 orchestrator_app = typer.Typer(no_args_is_help=True, help="Who runs GPUs and sets prices.")
 key_app = typer.Typer(no_args_is_help=True, help="Keys by which workers say whose they are.")
+orchestrator_app.add_typer(key_app, name="key")
 
 _KEY_COLUMNS = ("id", "name", "created_at", "revoked_at")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the main one."""
-    orchestrator_app.add_typer(key_app, name="key")
     app.add_typer(orchestrator_app, name="orchestrator")
 
 

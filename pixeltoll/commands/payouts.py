@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from ledger import accounts, payouts
 from ledger.money import EXACT
 from ledger.payouts import Batch
-from pixeltoll.commands.common import AsJson, Limit, books, settlement_currency
+from pixeltoll.commands.common import books, settlement_currency
 from pixeltoll.console import say, show, show_all, write
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 
 payout_app = typer.Typer(no_args_is_help=True, help="Paying orchestrators what they are owed.")
 

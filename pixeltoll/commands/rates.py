@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 
 from ledger import rates, reports
 from ledger.settings import LedgerSettings
-from pixeltoll.commands.common import SIGNED, AsJson, books, moment
+from pixeltoll.commands.common import SIGNED, books, moment
 from pixeltoll.console import show, show_all
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir
 
 rates_app = typer.Typer(no_args_is_help=True, help="What currencies are worth in each other.")
 

@@ -12,18 +12,10 @@ import typer
 from ledger import accounts, invoices, reports
 from ledger.reports import Report
 from pixeltoll import charts
-from pixeltoll.commands.common import (
-    AsJson,
-    How,
-    Limit,
-    Output,
-    books,
-    day,
-    settlement_currency,
-)
+from pixeltoll.commands.common import How, Output, books, day, settlement_currency
 from pixeltoll.console import STDOUT, Format, complain, deliver, tell
 from pixeltoll.errors import BadArgument
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 
 report_app = typer.Typer(no_args_is_help=True, help="The books, as the SQL views show them.")
 

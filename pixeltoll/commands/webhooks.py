@@ -8,9 +8,9 @@ from uuid import UUID
 import typer
 
 from ledger import accounts
-from pixeltoll.commands.common import AsJson, GatewayName, Limit, books
+from pixeltoll.commands.common import GatewayName, books
 from pixeltoll.console import show, show_all, tell
-from pixeltoll.run import DEFAULT_DIR, DataDir
+from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 from tasks import webhooks
 from tasks.places import Rules
 from tasks.settings import TaskSettings

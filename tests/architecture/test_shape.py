@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ledger", "tasks", "api", "pixeltoll")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 LINES_MAX = 70
+HEAVIEST = {"torch", "diffusers", "transformers", "peft"}
 # What reads the process's environment, by any of its names.
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 
@@ -63,8 +64,8 @@ def test_functions_are_short_enough_to_read(path: Path) -> None:
     assert {name: lines for name, lines in long.items() if lines > LINES_MAX} == {}
 
 
-def loaded_by(module: str) -> set[str]:
-    program = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+def loaded_by(module: str, then: str = "") -> set[str]:
+    program = f"import sys, {module}\n{then}\nprint(*sys.modules, sep='\\n')"
     done = subprocess.run(
         (sys.executable, "-c", program), check=True, capture_output=True, text=True, cwd=ROOT
     )
@@ -77,10 +78,21 @@ def test_the_api_loads_no_gpu_library_and_no_image_library() -> None:
     assert not loaded_by("api.wsgi") & heavy
 
 
-@pytest.mark.parametrize("module", ["pixeltoll.cli", "tasks.scheduler", "ledger.reports"])
-def test_nothing_but_a_worker_loads_torch(module: str) -> None:
-    assert not loaded_by(module) & {"torch", "diffusers", "transformers", "peft"}
+def test_the_scheduler_loads_no_torch() -> None:
+    assert not loaded_by("tasks.scheduler") & HEAVIEST
+
+
+def test_the_list_of_commands_loads_nothing_of_what_they_need() -> None:
+    loaded = loaded_by("pixeltoll.cli", "pixeltoll.cli.program()")
+
+    assert not loaded & {"sqlalchemy", "pydantic", "httpx", "redis", "ledger", "tasks", "api"}
+
+
+def test_no_command_loads_what_another_process_needs() -> None:
+    every = "[one.loaded for one in pixeltoll.cli.program().commands.values()]"
+
+    assert not loaded_by("pixeltoll.cli", every) & {*HEAVIEST, "celery", "boto3", "flask", "PIL"}
 
 
 def test_the_books_load_neither_the_web_nor_the_queue() -> None:
-    assert not loaded_by("ledger.reports") & {"flask", "celery", "boto3", "PIL"}
+    assert not loaded_by("ledger.reports") & {*HEAVIEST, "flask", "celery", "boto3", "PIL"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.watchdog import STALLED
+from tasks.exits import STALLED
 from tests.faults.conftest import House
 from tests.stage import eventually
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from tasks.watchdog import STALLED
+from tasks.exits import STALLED
 from tests.faults.conftest import APPLICATION, LEASE_S, House
 from tests.stage import eventually
 from tests.support import Servers

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tasks.watchdog import NOT_REGISTERED, STALLED
+from tasks.exits import NOT_REGISTERED, STALLED
 from tasks.workers import SILENCE_S
 from tests.fakes import KILLS
 from tests.faults import roles

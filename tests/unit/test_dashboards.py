@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy.orm import sessionmaker
 
 from api import metrics as http_metrics
+from ledger.settings import LedgerSettings
 from tasks import metrics as job_metrics
 from tasks.gauges import DatabaseCollector
 from tasks.inventory import EngineCollector
@@ -107,6 +108,12 @@ def test_every_alert_says_what_happened_and_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "do"}
         assert rule["labels"]["severity"] in ("warning", "critical")
     assert len({rule["alert"] for rule in ALERTS}) == len(ALERTS)
+
+
+def test_somebody_is_told_when_two_audits_in_a_row_are_missing() -> None:
+    [rule] = [rule for rule in ALERTS if rule["alert"] == "PixeltollBooksNotAudited"]
+
+    assert rule["expr"].endswith(f" > {2 * LedgerSettings().audit_interval_s:.0f}")
 
 
 def test_the_dashboard_is_laid_out_without_overlaps() -> None:

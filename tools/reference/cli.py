@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from enum import Enum
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
-from typer.main import get_command
 
 from pixeltoll import cli
 from pixeltoll.exits import Exit
+from pixeltoll.lazy import LazyCommand
 from tools.reference.markdown import NOTICE, table
 
 _INTRO = """\
@@ -41,25 +41,20 @@ def page() -> str:
             *("## JSON", "", _JSON),
             *("## Completion", "", _COMPLETION),
             *("## Exit statuses", "", _EXITS, "", _statuses()),
-            *_commands("pixeltoll", _root()),
+            *_commands("pixeltoll", cli.program()),
         )
     )
 
 
 def leaves() -> Iterator[tuple[str, TyperCommand]]:
     """Yield every command that does something, with its whole name."""
-    for name, command in _walk("pixeltoll", _root()):
+    for name, command in _walk("pixeltoll", cli.program()):
         if isinstance(command, TyperCommand):
             yield name, command
 
 
-def _root() -> TyperGroup:
-    root = get_command(cli.app)
-    assert isinstance(root, TyperGroup)  # noqa: S101  an app of several commands
-    return root
-
-
-def _walk(name: str, command: object) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
+def _walk(name: str, listed: object) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
+    command = listed.loaded if isinstance(listed, LazyCommand) else listed
     assert isinstance(command, TyperCommand | TyperGroup)  # noqa: S101  typer makes no others
     yield name, command
     if isinstance(command, TyperGroup):

@@ -11,7 +11,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from typer.main import get_command
 
 from pixeltoll import cli
 from tasks import claims
@@ -21,7 +20,7 @@ from tests import stage as stages
 from tests.stage import Stage
 
 # Built once: that takes longer than most commands.
-_COMMAND = get_command(cli.app)
+_COMMAND = cli.program()
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Operator:
         said = io.StringIO()
         with (
             mock.patch.object(sys, "argv", ["pixeltoll", *arguments]),
-            mock.patch.object(cli, "app", _COMMAND),
+            mock.patch.object(cli, "program", return_value=_COMMAND),
             contextlib.redirect_stderr(said),
             pytest.raises(SystemExit) as ended,
         ):

@@ -186,6 +186,7 @@ def restored(servers: Servers) -> Iterator[str]:
     """The name of the database that the page restores into."""
     yield "restored"
     administer(servers, "DROP DATABASE IF EXISTS restored WITH (FORCE)")
+    administer(servers, "DROP ROLE IF EXISTS let_in")
 
 
 def test_a_restored_database_is_sound_and_its_jobs_go_on(
@@ -196,6 +197,7 @@ def test_a_restored_database_is_sound_and_its_jobs_go_on(
     with shop.stage.sessions.begin() as session:
         claims.claim(session, queue, "w", 1, lease_s=0)
     tools = postgres._postgres_binaries()
+    ours = servers.database(restored).replace(f"//{OWNER}@", "//let_in:secret@")
 
     said = shell.run(
         shell.commands(read("how-to/restore.md")),
@@ -204,10 +206,11 @@ def test_a_restored_database_is_sound_and_its_jobs_go_on(
         OWNER_URL=reused_database.url.replace(f"//{APPLICATION}@", f"//{OWNER}@"),
         SERVER_URL=servers.database("postgres"),
         RESTORED_URL=servers.database(restored),
+        SERVICE_URL=ours,
     )
 
     assert "The books are sound" in said[-1]
-    engine = db.make_engine(servers.application(restored))
+    engine = db.make_engine(ours)
     sessions = db.session_factory(engine)
     stage = replace(shop.stage, sessions=sessions)
     with sessions.begin() as session:

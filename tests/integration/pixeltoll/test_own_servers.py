@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 from pixeltoll import logins
 from pixeltoll.errors import BadArgument
+from pixeltoll.settings import adopt
 from tasks.errors import NotRegistered
 from tasks.settings import TaskSettings
 from tests.databases import administer
@@ -84,6 +86,18 @@ def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(NotRegistered, match=r"PIXELTOLL_ORCHESTRATOR_KEY_FILE: .*none cannot be"):
         settings.with_key()
+
+
+def test_a_data_folder_tells_only_what_the_environment_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"PIXELTOLL_ORCHESTRATOR_KEY": "po_demo", "S3_BUCKET": "demo", "REDIS_URL": "redis://x"}
+    environment = {"PIXELTOLL_ORCHESTRATOR_KEY": "po_north", "S3_BUCKET": ""}
+    monkeypatch.setattr(os, "environ", environment)
+
+    adopt(told)
+
+    assert environment == {**told, "PIXELTOLL_ORCHESTRATOR_KEY": "po_north"}
 
 
 def test_flower_does_not_start_for_everybody(

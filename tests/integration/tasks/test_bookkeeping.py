@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -76,11 +77,17 @@ def test_what_the_last_audit_found_is_a_metric(stage: Stage) -> None:
     assert {check for check, rows in unsound.items() if rows} == {"an open hold that no job has"}
 
 
-def test_only_one_process_audits_at_a_time(stage: Stage) -> None:
+def test_only_one_process_audits_at_a_time_and_says_when(stage: Stage) -> None:
+    def done_at() -> float:
+        return REGISTRY.get_sample_value("pixeltoll_audit_done_timestamp_seconds") or 0
+
+    began_at, before = time.time(), done_at()
     with stage.sessions.begin() as session:
         session.execute(bookkeeping._TRY_LOCK, {"key": bookkeeping._AUDIT_LOCK})
         assert audited(stage) == []
+    assert done_at() == before
     assert len(audited(stage)) == 1
+    assert began_at <= done_at() <= time.time()
 
 
 def test_rates_of_a_file_are_recorded_once(stage: Stage, tmp_path: Path) -> None:

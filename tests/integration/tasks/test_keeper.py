@@ -13,11 +13,11 @@ import structlog.testing
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks import draining, sweeps, workers
+from tasks.exits import NOT_REGISTERED
 from tasks.generate import Runner
 from tasks.keeper import Keeper
 from tasks.runtime import Runtime
 from tasks.storage import ObjectStore
-from tasks.watchdog import NOT_REGISTERED
 from tests.fakes import FakeEngine
 from tests.stage import Stage, eventually, queue
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 from typer.core import TyperArgument, TyperOption
+from typer.main import get_group
 
+from pixeltoll.cli import COMMANDS
 from pixeltoll.exits import Exit
 from tests.integration.pixeltoll.helpers import Operator
 from tools.reference import cli
@@ -28,6 +32,21 @@ def test_every_command_and_option_is_explained_and_what_prints_can_print_json() 
             if isinstance(one, TyperArgument | TyperOption):
                 assert one.help, f"{name} {one.name}"
         assert "--json" in options or name.removeprefix("pixeltoll ") in WITHOUT_JSON, name
+
+
+def test_the_list_of_commands_says_of_each_what_it_says_itself() -> None:
+    there = {}
+    for path in (ROOT / "pixeltoll" / "commands").glob("*.py"):
+        module = import_module(f"pixeltoll.commands.{path.stem}")
+        if hasattr(module, "add_to"):
+            found = typer.Typer()
+            module.add_to(found)
+            commands = get_group(found).commands.items()
+            there[path.stem] = {
+                name: str(command.help).partition("\n\n")[0] for name, command in commands
+            }
+
+    assert there == COMMANDS
 
 
 def test_every_status_is_documented() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tasks.watchdog import STALLED
+from tasks.exits import STALLED
 
 _LOOP = """
 import time
@@ -32,9 +32,5 @@ def test_a_stuck_loop_ends_its_process() -> None:
     assert "loop_stuck" in ended.stdout + ended.stderr
 
 
-def test_a_loop_that_comes_round_is_left_alone() -> None:
-    assert outcome(pats=20, then="").returncode == 0
-
-
-def test_a_loop_that_has_ended_is_not_watched_any_more() -> None:
-    assert outcome(pats=0, then="dog.stop(); time.sleep(1)").returncode == 0
+def test_a_loop_that_comes_round_is_left_alone_and_once_it_has_ended_watched_no_more() -> None:
+    assert outcome(pats=20, then="dog.stop(); time.sleep(1)").returncode == 0

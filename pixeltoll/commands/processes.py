@@ -1,7 +1,7 @@
 """The commands that are one process of a stack each: the API, a worker, the scheduler, Flower.
 
-`python -m pixeltoll.run worker` is `pixeltoll worker` without the time it takes to import what the
-other commands need; that is how `pixeltoll up` starts its children.
+What a process needs is imported where it is started:
+`pixeltoll worker` loads torch, and the others do without.
 """
 
 from __future__ import annotations
@@ -13,38 +13,18 @@ from typing import Annotated
 
 import typer
 
-from pixeltoll import complaints, settings
-from pixeltoll.console import complain, counted, tell
+from pixeltoll import settings
 from pixeltoll.errors import Unprotected
-from pixeltoll.exits import Exit
+from pixeltoll.options import DEFAULT_DIR, DataDir, settle
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
-from pixeltoll.state import Connection
-
-DEFAULT_DIR = Path(".pixeltoll")
-DataDir = Annotated[
-    Path, typer.Option(help="Folder of the stack: its data, logs and connection.json.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models_app = typer.Typer(no_args_is_help=True, help="The models that there are.")
-app.add_typer(models_app, name="models")
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the main one."""
+    for command in (api, worker, scheduler, flower):
+        app.command()(command)
 
 
-def main(program: typer.Typer = app, known: tuple[type[Exception], ...] = ()) -> None:
-    """Run a program. What an operator can mend is told in one message, and status 1."""
-    try:
-        program()
-    except Exception as error:
-        said = complaints.words(error, known)
-        if said is None:
-            raise
-        complain(f"pixeltoll: {said}")
-        sys.exit(Exit.FAILED)
-
-
-@app.command()
 def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
@@ -58,7 +38,6 @@ def api(
     os.execv(command[0], command)  # noqa: S606  no shell is wanted
 
 
-@app.command()
 def worker(
     models: Annotated[
         list[str] | None,
@@ -82,7 +61,6 @@ def worker(
     os._exit(0)
 
 
-@app.command()
 def scheduler(data_dir: DataDir = DEFAULT_DIR) -> None:
     """Ring for forgotten jobs, take back lost ones, expire overdue ones, tell of the ends of jobs.
 
@@ -96,7 +74,6 @@ def scheduler(data_dir: DataDir = DEFAULT_DIR) -> None:
     sweeper.run(messages.renderer(ApiSettings().public_url))
 
 
-@app.command()
 def flower(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5555,
@@ -118,34 +95,3 @@ def flower(
     state = state or data_dir / "flower.db"
     state.parent.mkdir(parents=True, exist_ok=True)
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
-
-
-@models_app.command("make-demo")
-def make_demo(
-    target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make small models with random weights, one for each layout, and a catalog of them."""
-    # It is written last: where it is, the models are complete.
-    if keep and (target / "catalog.toml").exists():
-        kept = {"catalog": target / "catalog.toml", "made": False}
-        tell(f"The models in {target} are left as they are.", kept, as_json=as_json)
-        return
-    from tasks.engine.demo import make_demo as make
-
-    with counted("models", as_json=as_json) as move:
-        catalog = make(target, seed, move)
-    made = {"catalog": catalog, "made": True}
-    tell(f"The catalog of the demo models is {catalog}", made, as_json=as_json)
-
-
-def settle(data_dir: Path) -> None:
-    """Take the settings from the data folder's stack, unless the environment has its own."""
-    if not settings.UpSettings().database_url:
-        settings.adopt(Connection.read(data_dir).environment())
-
-
-if __name__ == "__main__":
-    main()
