@@ -7,6 +7,7 @@ other commands need; that is how `pixeltoll up` starts its children.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +15,8 @@ from typing import Annotated
 import typer
 
 from pixeltoll import complaints, settings
-from pixeltoll.console import complain, counted, tell
-from pixeltoll.errors import Unprotected
+from pixeltoll.console import complain, tell
+from pixeltoll.errors import NotWritten, Unprotected
 from pixeltoll.exits import Exit
 from pixeltoll.processes import LOOPBACK, THREADS, gunicorn
 from pixeltoll.state import Connection
@@ -120,25 +121,33 @@ def flower(
     dashboard.run(TaskSettings(), sessions, host=host, port=port, state=state)
 
 
-@models_app.command("make-demo")
-def make_demo(
-    target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+@models_app.command("copy-demo")
+def copy_demo(
+    target: Annotated[Path, typer.Argument(help="Folder to copy the models and catalog to.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make small models with random weights, one for each layout, and a catalog of them."""
-    # It is written last: where it is, the models are complete.
-    if keep and (target / "catalog.toml").exists():
-        kept = {"catalog": target / "catalog.toml", "made": False}
+    """Copy the demo models and their catalog, for a start of your own."""
+    from tasks.catalog import DEMO
+
+    if keep and (target / DEMO.name).exists():
+        kept = {"catalog": target / DEMO.name, "copied": False}
         tell(f"The models in {target} are left as they are.", kept, as_json=as_json)
         return
-    from tasks.engine.demo import make_demo as make
-
-    with counted("models", as_json=as_json) as move:
-        catalog = make(target, seed, move)
-    made = {"catalog": catalog, "made": True}
-    tell(f"The catalog of the demo models is {catalog}", made, as_json=as_json)
+    try:
+        shutil.copytree(
+            DEMO.parent,
+            target,
+            ignore=shutil.ignore_patterns(DEMO.name),
+            copy_function=shutil.copyfile,
+            dirs_exist_ok=True,
+        )
+        # The last: where it is, the models are complete.
+        shutil.copyfile(DEMO, target / DEMO.name)
+    except OSError as error:
+        raise NotWritten(target, error.strerror or str(error)) from error
+    copied = {"catalog": target / DEMO.name, "copied": True}
+    tell(f"The catalog of the demo models is {target / DEMO.name}", copied, as_json=as_json)
 
 
 def settle(data_dir: Path) -> None:
