@@ -27,17 +27,15 @@ from pixeltoll.stack import Stack
 _JOB_TIMEOUT_S = 180.0
 _TEXT_TO_IMAGE = {
     "pipeline": "text-to-image",
-    "model_id": "pixeltoll/demo-sd",
-    "prompt": "a lighthouse above a quiet sea, oil on canvas",
-    "width": 256,
-    "height": 256,
+    "model_id": "pixeltoll/shapes",
+    "prompt": "a red star on a white background",
     "num_images_per_prompt": 2,
     "seed": 7,
 }
 _IMAGE_TO_IMAGE = {
     "pipeline": "image-to-image",
-    "model_id": "pixeltoll/demo-pix2pix",
-    "prompt": "make it evening",
+    "model_id": "pixeltoll/shapes-edit",
+    "prompt": "make it blue",
     "seed": 7,
 }
 

@@ -7,9 +7,8 @@
     |-- AlreadyRunning      another process runs a stack on the data folder
     |-- NotRunning          a command needs a stack, and none runs
     |-- PortTaken
-    |-- ModelsNotMade       the demo models could not be made
     |-- BadArgument         an argument that only the command itself can judge
-    |-- NotWritten          a file that was asked for cannot be written
+    |-- NotWritten          a file or folder that was asked for cannot be written
     |-- NotRead             a file that was named cannot be read
     |-- Unprotected         Flower was to start for anybody to see
     |-- NotReached          there is no API where one should be
@@ -95,24 +94,16 @@ class PortTaken(PixeltollError):
         )
 
 
-class ModelsNotMade(PixeltollError):
-    """Raised when the demo models could not be made; says what their maker said."""
-
-    def __init__(self, target: Path, output: str) -> None:
-        self.target = target
-        super().__init__(f"The demo models could not be made in {target}:\n{output.strip()}")
-
-
 class BadArgument(PixeltollError):
     """Raised when an argument cannot be used; says what would do."""
 
 
 class NotWritten(PixeltollError):
-    """Raised when a file that was asked for cannot be written."""
+    """Raised when a file or folder that was asked for cannot be written."""
 
     def __init__(self, target: Path, reason: str) -> None:
         self.target = target
-        super().__init__(f"{target} cannot be written: {reason}. Choose another file.")
+        super().__init__(f"{target} cannot be written: {reason}. Choose another.")
 
 
 class NotRead(PixeltollError):

@@ -45,7 +45,12 @@ class UpSettings(BaseSettings):
     catalog: Path | None = Field(
         None,
         validation_alias="PIXELTOLL_CATALOG",
-        description="Models to offer in place of the demo models, which are then not made.",
+        description="Models to offer in place of the demo models.",
+    )
+    loras: str | None = Field(
+        None,
+        validation_alias="PIXELTOLL_LORAS",
+        description="LoRA adapters that jobs may use; if not given, the demo models' own, too.",
     )
 
 

@@ -1,4 +1,4 @@
-"""A whole stack on one machine: servers, schema, demo models, first rows, and our processes.
+"""A whole stack on one machine: servers, schema, first rows, and our processes.
 
 It owns the order in which they start and what each is told; the parts are described elsewhere.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,10 +18,11 @@ from ledger import db
 from ledger.settings import LedgerSettings
 from pixeltoll import bootstrap, embedded, migrate, postgres, processes, state
 from pixeltoll.embedded import Server, free_port
-from pixeltoll.errors import ModelsNotMade, PortTaken
+from pixeltoll.errors import PortTaken
 from pixeltoll.settings import UpSettings, child_environment
 from pixeltoll.state import Connection, Pids, Secrets
 from pixeltoll.supervisor import Child, Supervisor
+from tasks.catalog import DEMO, DEMO_LORA
 
 _TEND_S = 0.2
 Say = Callable[[str], None]
@@ -47,7 +47,6 @@ def running(options: Options, say: Say) -> Iterator[Stack]:
         NotInstalled: An embedded server is missing.
         PreparationFailed: An embedded server cannot be made ready.
         StartFailed: A child did not start.
-        ModelsNotMade: The demo models could not be made.
     """
     data_dir = options.data_dir.resolve()
     with state.locked(data_dir), _listening(options.port) as listener:
@@ -93,7 +92,7 @@ class Stack:
         migrate.upgrade(found.owner_database_url)
         if not given.database_url:
             found = replace(found, database_url=postgres.service_url(found.owner_database_url))
-        catalog = given.catalog.resolve() if given.catalog else self._demo_models()
+        catalog = given.catalog.resolve() if given.catalog else DEMO
         engine = db.make_engine(found.database_url)
         sessions = db.session_factory(engine)
         self._first_rows(sessions, catalog, secrets)
@@ -107,6 +106,7 @@ class Stack:
             catalog=str(catalog),
         )
         env = child_environment(
+            PIXELTOLL_LORAS=f"*/*,{DEMO_LORA}" if given.loras is None else given.loras,
             PIXELTOLL_MODEL_CACHE=str(given.model_cache or self._data_dir / "models" / "cache"),
             **self.connection.environment(),
         )
@@ -159,24 +159,6 @@ class Stack:
     def _serve(self, server: Server) -> str:
         self._supervisor.start(server.child)
         return server.url
-
-    def _demo_models(self) -> Path:
-        """Return the catalog of the demo models, making them the first time."""
-        target = self._data_dir / "models"
-        catalog = target / "catalog.toml"
-        if not catalog.exists():
-            self._say("Making the demo models (once) ...")
-            # A process of its own: making them takes torch, which this one does without.
-            done = subprocess.run(
-                processes.command("models", "make-demo", str(target)),
-                capture_output=True,
-                text=True,
-                check=False,
-                env=child_environment(),
-            )
-            if done.returncode != 0:
-                raise ModelsNotMade(target, done.stderr or done.stdout)
-        return catalog
 
     def _first_rows(self, sessions: sessionmaker[Session], catalog: Path, secrets: Secrets) -> None:
         """See to the demo gateway, orchestrator and offers, and to a key of each party."""

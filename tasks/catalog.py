@@ -38,6 +38,9 @@ Pipeline = Literal["text-to-image", "image-to-image", "upscale"]
 MAX_GUIDANCE = 100.0
 
 _BUILT_IN = Path(__file__).with_name("catalog.toml")
+# The catalog of the models that are shipped, in the place of an operator's own.
+DEMO = Path(__file__).parent / "models" / "catalog.toml"
+DEMO_LORA = DEMO.with_name("shapes-outline-lora")
 # Hub ids, which also stand in URLs, queue names and object metadata.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")

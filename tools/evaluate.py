@@ -1,4 +1,4 @@
-"""Measures the demo models on the held-out list: `python -m tools.evaluate --catalog FILE`.
+"""Measures the demo models on the held-out list: `python -m tools.evaluate`.
 
 Owns what counts as right, the figures, and the contact sheets to look at. Pictures are made by the
 engine that the workers use, with the catalog's defaults.
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tasks.catalog import ModelSpec, load
+from tasks.catalog import DEMO, ModelSpec, load
 from tasks.engine.diffusion import DiffusionEngine
 from tasks.engine.protocol import Batch, ImageTask
 from tools import checker, held_out, scenes
@@ -222,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the demo models.")
     parser.add_argument("--what", nargs="+", default=["draw", "edit", "style", "time"])
     parser.add_argument("--count", type=int, default=1000, help="of the list, at most")
-    parser.add_argument("--catalog", type=Path, required=True, help="of the models to measure")
+    parser.add_argument("--catalog", type=Path, default=DEMO, help="of the models to measure")
     parser.add_argument("--output", type=Path, default=Path("build/evaluation"))
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--image-guidance", type=float)

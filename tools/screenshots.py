@@ -55,7 +55,7 @@ def _running() -> Iterator[Connection]:
 
 
 def _run_jobs(connection: Connection) -> None:
-    order = {"pipeline": "text-to-image", "model_id": "pixeltoll/demo-sd", "prompt": "a lighthouse"}
+    order = {"pipeline": "text-to-image", "model_id": "pixeltoll/shapes", "prompt": "a red star"}
     login = {"Authorization": f"Bearer {connection.api_key}"}
     with httpx.Client(base_url=connection.url, headers=login, timeout=30) as client:
         waiting = [

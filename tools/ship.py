@@ -19,6 +19,7 @@ from tools.networks import Network
 DRAW = "shapes"
 EDIT = "shapes-edit"
 STYLE = "shapes-outline-lora"
+_LORA_FILE = "pytorch_lora_weights.safetensors"
 _WITHOUT_CHECKER = {
     "safety_checker": None,
     "feature_extractor": None,
@@ -37,9 +38,9 @@ def write(work: Path, target: Path) -> None:
         )
         pipe.to(torch.float16).save_pretrained(target / EDIT)
     if (work / "style").is_dir():
-        weights = (work / "style" / "pytorch_lora_weights.safetensors").read_bytes()
+        weights = (work / "style" / _LORA_FILE).read_bytes()
         (target / STYLE).mkdir(parents=True, exist_ok=True)
-        (target / STYLE / "pytorch_lora_weights.safetensors").write_bytes(weights)
+        (target / STYLE / _LORA_FILE).write_bytes(weights)
 
 
 def write_style(unet: Network, folder: Path) -> None:
@@ -50,10 +51,19 @@ def write_style(unet: Network, folder: Path) -> None:
     )
 
 
+def load_style(unet: Network, folder: Path) -> None:
+    """Give a denoiser the adapter that `write_style` wrote."""
+    unet.load_lora_adapter(folder, prefix="unet", weight_name=_LORA_FILE, adapter_name="default")
+
+
 def _parts(work: Path, denoiser: str) -> dict[str, Network]:
+    unet = diffusers.UNet2DConditionModel.from_pretrained(work / denoiser)
+    vae = diffusers.AutoencoderKL.from_pretrained(work / "vae")
+    for part in (unet, vae):  # They would name the working folder.
+        part.register_to_config(_name_or_path=None)
     return {
-        "unet": diffusers.UNet2DConditionModel.from_pretrained(work / denoiser),
-        "vae": diffusers.AutoencoderKL.from_pretrained(work / "vae"),
+        "unet": unet,
+        "vae": vae,
         "text_encoder": CLIPTextModel.from_pretrained(work / "text_encoder"),
         "tokenizer": CLIPTokenizer.from_pretrained(work / "tokenizer"),
         "scheduler": networks.scheduler(),

@@ -31,7 +31,7 @@ STAGES = {
     "draw": Schedule(steps=1000, rate=2.5e-3, average=0.99, orthogonal=True),
     "polish": Schedule(steps=300, rate=2e-3, average=0.98),
     "edit": Schedule(steps=1000, rate=2.5e-3, average=0.99, orthogonal=True),
-    "style": Schedule(steps=250, rate=2e-3, average=0.98, decay=0.0),
+    "style": Schedule(steps=1600, rate=4e-3, average=0.98, decay=0.0),
 }
 
 
@@ -90,6 +90,8 @@ def _run(stage: str, options: argparse.Namespace) -> None:
         unet.save_pretrained(work / "edit")
     else:
         unet = _unet(work / "draw").to(device)
+        if options.more:
+            ship.load_style(unet, work / "style")
         train_style(run, _parts(work, device), unet)
         ship.write_style(unet, work / "style")
 

@@ -25,13 +25,17 @@ from tools.train_vae import encode, tensor
 _POOL = 7000  # scenes drawn and encoded once; their captions change
 _PAIRS = 5000
 _HINT = 0.7
-_OUTLINED = 1500
+_OUTLINED = 3000
 _BATCH = 16
 _DROPPED = 0.1
 _EDGES = 6.0
-_LORA_RANK = 8
-# Attention alone sees the latents halved, too few places to hollow a shape out.
-_LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
+_LORA_RANK = 16
+# Every convolution, too: attention alone sees the latents halved, too few places to hollow a shape
+# out.
+_LORA_LAYERS = [
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv", "conv1", "conv2", "conv_in", "conv_out", "conv_shortcut"),
+]
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,15 @@ def train_text_to_image(run: Run, parts: Parts, unet: Network | None = None) -> 
 
 
 def train_style(run: Run, parts: Parts, unet: Network) -> None:
-    """Add an adapter to a denoiser, whose pictures then have outlines only."""
+    """Teach a denoiser's adapter to draw outlines only; where there is none, one is added."""
     drawn = [scenes.draw_any(run.rng, outlined=True) for _ in range(_OUTLINED)]
-    unet.requires_grad_(requires_grad=False)
-    unet.add_adapter(LoraConfig(r=_LORA_RANK, lora_alpha=_LORA_RANK, target_modules=_LORA_LAYERS))
+    # Nothing else has such thin arms, which are the hardest to hollow out.
+    drawn += 2 * [scene for scene in drawn if scene.shape == "star"]
+    if not getattr(unet, "peft_config", None):
+        rank = _LORA_RANK
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=_LORA_LAYERS))
+    for name, weight in unet.named_parameters():
+        weight.requires_grad_("lora_" in name)
     learn(run, [unet], _caption_loss(run.rng, unet, parts, drawn))
 
 

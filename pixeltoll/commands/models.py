@@ -1,7 +1,8 @@
-"""The commands about models: which of the catalog's can be had now, and making the demo's."""
+"""The commands about models: which of the catalog's can be had now, and a copy of the demo's."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from ledger import offers
 from pixeltoll.commands.common import books
-from pixeltoll.console import counted, show_all, tell
+from pixeltoll.console import show_all, tell
+from pixeltoll.errors import NotWritten
 from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, settle
 from tasks import availability, catalog, workers
 from tasks.settings import TaskSettings
@@ -54,22 +56,30 @@ def list_models(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> Non
     show_all(_COLUMNS, rows, as_json=as_json)
 
 
-@models_app.command("make-demo")
-def make_demo(
-    target: Annotated[Path, typer.Argument(help="Folder to write the models and catalog to.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+@models_app.command("copy-demo")
+def copy_demo(
+    target: Annotated[Path, typer.Argument(help="Folder to copy the models and catalog to.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave models that are there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make small models with random weights, one for each layout, and a catalog of them."""
-    # It is written last: where it is, the models are complete.
-    if keep and (target / "catalog.toml").exists():
-        kept = {"catalog": target / "catalog.toml", "made": False}
+    """Copy the demo models and their catalog, for a start of your own."""
+    shipped = catalog.DEMO
+    found = target / shipped.name
+    if keep and found.exists():
+        kept = {"catalog": found, "copied": False}
         tell(f"The models in {target} are left as they are.", kept, as_json=as_json)
         return
-    from tasks.engine.demo import make_demo as make
-
-    with counted("models", as_json=as_json) as move:
-        catalog = make(target, seed, move)
-    made = {"catalog": catalog, "made": True}
-    tell(f"The catalog of the demo models is {catalog}", made, as_json=as_json)
+    try:
+        shutil.copytree(
+            shipped.parent,
+            target,
+            ignore=shutil.ignore_patterns(shipped.name),
+            copy_function=shutil.copyfile,
+            dirs_exist_ok=True,
+        )
+        # The last: where it is, the models are complete.
+        shutil.copyfile(shipped, found)
+    except OSError as error:
+        raise NotWritten(target, error.strerror or str(error)) from error
+    copied = {"catalog": found, "copied": True}
+    tell(f"The catalog of the demo models is {found}", copied, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Demo models: small, random, and of the real classes, to try an installation without downloads.
+"""Models of the real classes, small and random: one for each layout, to try the engine with.
 
 Owns their shapes, weights and catalog. The weights are drawn so that pictures are smooth and
 colourful rather than static: what they show is the seed, the prompt's colours, and the input
@@ -27,7 +27,7 @@ quieten()
 
 _CATALOG_NAME = "catalog.toml"
 _CATALOG_HEAD = """\
-# Demo models with random weights, written by `pixeltoll models make-demo`: patterns, not motifs.
+# Models with random weights, written by tests and benches: patterns, not motifs.
 """
 _CATALOG_ENTRY = """
 [[model]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -28,6 +30,7 @@ from pixeltoll.settings import child_environment
 from tests import shell
 from tests.e2e import clients
 from tests.web import Web, serving
+from tools import checker
 
 START_S = 180.0
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -254,6 +257,28 @@ def test_a_taken_port_is_named_before_anything_starts(up: Up, folder: Path) -> N
     assert refused.returncode == 1
     assert f"Port {port} is in use" in refused.stderr
     assert processes_of(folder / "other") == {}
+
+
+def test_the_shipped_adapter_has_a_name_in_the_webui(up: Up) -> None:
+    answer = httpx.post(
+        f"{up.connection['url']}/sdapi/v1/txt2img",
+        headers={"Authorization": f"Bearer {up.connection['api_key']}"},
+        json={
+            "prompt": "a blue circle on a white background <lora:shapes-outline-lora:1>",
+            "override_settings": {"sd_model_checkpoint": "pixeltoll/shapes"},
+            "width": 64,
+            "height": 64,
+            "seed": 1,
+            "steps": 20,
+            "cfg_scale": 2,
+        },
+        timeout=100,
+    ).raise_for_status()
+
+    with Image.open(io.BytesIO(base64.b64decode(answer.json()["images"][0]))) as picture:
+        shown = checker.read(picture)
+    assert (shown.colour, shown.shape, shown.background) == ("blue", "circle", "white")
+    assert shown.outlined
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "scheduler"])

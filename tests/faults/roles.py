@@ -48,12 +48,3 @@ def api(port: int) -> None:
     _, _, _, *arguments = gunicorn(f"127.0.0.1:{port}", workers=1, threads=20)
     sys.argv = ["gunicorn", *arguments]
     run()
-
-
-def demo_models(target: str) -> None:
-    """Makes the demo models, in a process of its own because torch would stay for good."""
-    from pathlib import Path
-
-    from tasks.engine.demo import make_demo
-
-    make_demo(Path(target))

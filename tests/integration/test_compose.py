@@ -74,12 +74,8 @@ def machine(servers: Servers, folder: Path) -> Iterator[Machine]:
 def running(machine: Machine) -> Iterator[dict[str, Native]]:
     """All of it, started in the order of `depends_on`."""
     once = {name: machine.service(FILE, name) for name in ONCE}
-    # As they do under Compose, these two run side by side.
-    once["models"].start()
-    once["migrate"].run()
-    assert once["models"].process is not None
-    assert once["models"].process.wait(100) == 0, once["models"].said()
-    once["bootstrap"].run()
+    for service in once.values():
+        service.run()
     services = {
         name: machine.service(FILE, name) for name in ("api", "scheduler", "worker", "flower")
     }
@@ -94,7 +90,7 @@ def running(machine: Machine) -> Iterator[dict[str, Native]]:
 def submitted(client: httpx.Client) -> dict[str, Any]:
     order = {
         "pipeline": "text-to-image",
-        "model_id": "pixeltoll/demo-sd",
+        "model_id": "pixeltoll/shapes",
         # Longer than the model reads: its library would quote what it cut off.
         "prompt": "a lighthouse " * 60 + PROMPT,
         "negative_prompt": NEGATIVE,
@@ -168,14 +164,14 @@ def test_flower_shows_a_job_by_its_id_and_model(client: httpx.Client, flower: ht
 
     [task] = eventually(seen)
     assert task["name"] == "pixeltoll.generate"
-    assert (task["args"], task["kwargs"]) == (f"({job['id']})", "(pixeltoll/demo-sd)")
+    assert (task["args"], task["kwargs"]) == (f"({job['id']})", "(pixeltoll/shapes)")
     assert job["id"] in flower.get(f"/task/{task['uuid']}").text
 
 
 def test_flower_shows_the_length_of_every_queue(
     running: dict[str, Native], client: httpx.Client, flower: httpx.Client, servers: Servers
 ) -> None:
-    queue = "text-to-image.pixeltoll-demo-sd.demo"
+    queue = "text-to-image.pixeltoll-shapes.demo"
     assert lengths(flower)[queue] == 0
     assert len(lengths(flower)) == len(client.get("/v1/models").json()["data"])
     worker = running["worker"].process
@@ -230,11 +226,11 @@ def test_flower_remembers_what_it_saw(running: dict[str, Native], flower: httpx.
 def test_every_process_tells_what_it_measures(running: dict[str, Native]) -> None:
     said = {name: metrics(running, name) for name in ("api", "worker", "scheduler")}
 
-    assert 'pixeltoll_holds_total{model_id="pixeltoll/demo-sd"} 4.0' in said["api"]
-    assert 'pixeltoll_captures_total{model_id="pixeltoll/demo-sd"} 4.0' in said["worker"]
-    assert 'pixeltoll_model_loaded{model_id="pixeltoll/demo-sd"} 1.0' in said["worker"]
+    assert 'pixeltoll_holds_total{model_id="pixeltoll/shapes"} 4.0' in said["api"]
+    assert 'pixeltoll_captures_total{model_id="pixeltoll/shapes"} 4.0' in said["worker"]
+    assert 'pixeltoll_model_loaded{model_id="pixeltoll/shapes"} 1.0' in said["worker"]
     for phase in ("queue", "load", "denoise", "encode", "upload", "settle"):
-        assert f'_count{{model_id="pixeltoll/demo-sd",phase="{phase}"}}' in said["worker"]
+        assert f'_count{{model_id="pixeltoll/shapes",phase="{phase}"}}' in said["worker"]
     assert 'pixeltoll_recent_jobs{state="succeeded"} 4.0' in said["scheduler"]
     assert 'pixeltoll_live_workers{orchestrator="demo"} 1.0' in said["scheduler"]
 
@@ -259,7 +255,7 @@ def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
     let_out["broker"] = kept(servers)
     for file in (machine.folder / "flower").iterdir():
         let_out[file.name] = file.read_bytes().decode("latin-1")
-    assert "pixeltoll/demo-sd" in let_out["flower's API"]
+    assert "pixeltoll/shapes" in let_out["flower's API"]
     assert {"job_submitted"} <= events(let_out["api"])
     assert {"worker_starts", "job_succeeded"} <= events(let_out["worker"])
     assert {"scheduler_starts"} <= events(let_out["scheduler"])

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pixeltoll import logins
 from pixeltoll.errors import BadArgument
 from pixeltoll.settings import adopt
+from tasks import catalog
 from tasks.errors import NotRegistered
 from tasks.settings import TaskSettings
 from tests.databases import administer
@@ -114,10 +115,23 @@ def test_bootstrap_needs_to_know_what_to_offer(operator: Operator, tmp_path: Pat
     assert "PIXELTOLL_CATALOG" in said
 
 
-def test_demo_models_that_are_there_are_kept(operator: Operator, tmp_path: Path) -> None:
-    catalog = tmp_path / "catalog.toml"
-    catalog.write_text("# of the operator's own\n")
+def test_demo_models_are_copied_whole_and_only_once(operator: Operator, tmp_path: Path) -> None:
+    target = tmp_path / "models"
 
-    operator.run("models", "make-demo", str(tmp_path), "--keep")
+    operator.run("models", "copy-demo", str(target), "--keep")
+    copied = catalog.load(target / "catalog.toml")
+    (target / "catalog.toml").write_text("# of the operator's own\n")
+    operator.run("models", "copy-demo", str(target), "--keep")
 
-    assert list(tmp_path.iterdir()) == [catalog]
+    shipped = [path for path in catalog.DEMO.parent.rglob("*") if path.is_file()]
+    assert len([path for path in target.rglob("*") if path.is_file()]) == len(shipped)
+    assert Path(copied.get("pixeltoll/shapes").source) == target / "shapes"
+    assert (target / "catalog.toml").read_text() == "# of the operator's own\n"
+
+
+def test_demo_models_go_into_folders_only(operator: Operator, tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+
+    assert f"{taken} cannot be written" in operator.complaint("models", "copy-demo", str(taken))
+    assert taken.read_text() == "mine"

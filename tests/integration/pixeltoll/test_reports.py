@@ -131,7 +131,7 @@ def test_a_picture_that_cannot_be_drawn_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = Frame(LAST, LAST, "USD")
-    with pytest.raises(NotWritten, match="Choose another file"):
+    with pytest.raises(NotWritten, match="Choose another"):
         charts.draw_spend(tmp_path / "no" / "c.png", [], frame)
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

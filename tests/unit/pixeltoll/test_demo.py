@@ -14,7 +14,7 @@ from pixeltoll.errors import DemoFailed
 QUANTUM = Decimal("1e-18")
 JOB: dict[str, Any] = {
     "pipeline": "text-to-image",
-    "model_id": "pixeltoll/demo-sd",
+    "model_id": "pixeltoll/shapes",
     "units": 131072,
     "price_per_unit": "0.000000019073484",
     "pixels_per_unit": 1,
