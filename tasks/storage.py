@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
@@ -69,7 +69,7 @@ class ObjectStore:
         self._probe = probe or client
 
     @classmethod
-    def from_settings(cls, settings: TaskSettings) -> ObjectStore:
+    def from_settings(cls, settings: TaskSettings) -> Self:
         """Return the store that the settings describe; connects to nothing yet."""
         import boto3.session
 
