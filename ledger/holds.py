@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ledger.authorizing import Companion, authorize, authorize_with
+from ledger.direct import Direct
 from ledger.errors import HoldAlreadyResolved, InvalidAmount, UnknownHold
 from ledger.money import MAX_UNITS
 from ledger.tables import Hold
@@ -34,7 +35,9 @@ __all__ = [
 ]
 
 # The database locks the holds, works out what is charged, and writes it; or it changes nothing.
-_CAPTURE = text("SELECT ledger_capture(CAST(:hold_ids AS uuid[]), CAST(:units AS bigint[]))")
+_CAPTURE = Direct(
+    text("SELECT ledger_capture(CAST(:hold_ids AS uuid[]), CAST(:units AS bigint[]))")
+)
 
 _RELEASE = text("""
 WITH part AS (
@@ -72,7 +75,7 @@ def capture(session: Session, units_by_hold: Mapping[UUID, int]) -> None:
         return
     values = {"hold_ids": list(units_by_hold), "units": list(units_by_hold.values())}
     sane = all(0 < units <= MAX_UNITS for units in units_by_hold.values())
-    if not sane or not session.scalar(_CAPTURE, values):
+    if not sane or _CAPTURE.rows(session, values) == [(0,)]:
         _say_why(session, units_by_hold)
     for hold_id in units_by_hold:
         if known := session.identity_map.get(session.identity_key(Hold, hold_id)):
