@@ -39,7 +39,8 @@ PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "m
 _SUPERSAMPLING = 4
 _LEAN_DEGREES = 7.0
 _MARGIN = 1.0
-_STROKE = 0.42  # of the way from an outlined shape's edge to its centre
+# Of the way from an outlined shape's edge to its centre. A star's edges are near to it.
+_STROKE, _STAR_STROKE = 0.42, 0.5
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def render(scene: Scene) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     draw.polygon(_placed(scene, 1.0), fill=inside)
     if scene.outlined:
-        draw.polygon(_placed(scene, 1.0 - _STROKE), fill=outside)
+        stroke = _STAR_STROKE if scene.shape == "star" else _STROKE
+        draw.polygon(_placed(scene, 1.0 - stroke), fill=outside)
     return picture.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 

@@ -63,7 +63,7 @@ class Parts:
 
 def train_text_to_image(run: Run, parts: Parts, unet: Network | None = None) -> Network:
     """Return a denoiser that draws captions; one that is given learns on."""
-    drawn = [scenes.draw_any(run.rng) for _ in range(_POOL)]
+    drawn = _with_stars([scenes.draw_any(run.rng) for _ in range(_POOL)])
     unet = networks.unet() if unet is None else unet
     unet.to(parts.device).train()
     learn(run, [unet], _caption_loss(run.rng, unet, parts, drawn))
@@ -72,9 +72,7 @@ def train_text_to_image(run: Run, parts: Parts, unet: Network | None = None) -> 
 
 def train_style(run: Run, parts: Parts, unet: Network) -> None:
     """Teach a denoiser's adapter to draw outlines only; where there is none, one is added."""
-    drawn = [scenes.draw_any(run.rng, outlined=True) for _ in range(_OUTLINED)]
-    # Nothing else has such thin arms, which are the hardest to hollow out.
-    drawn += 2 * [scene for scene in drawn if scene.shape == "star"]
+    drawn = _with_stars([scenes.draw_any(run.rng, outlined=True) for _ in range(_OUTLINED)])
     if not getattr(unet, "peft_config", None):
         rank = _LORA_RANK
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=_LORA_LAYERS))
@@ -107,6 +105,11 @@ def train_edit(run: Run, parts: Parts, drawing: Network, unet: Network | None = 
 
     learn(run, [unet], loss)
     return unet.eval()
+
+
+def _with_stars(drawn: list[Scene]) -> list[Scene]:
+    """Return the scenes, those of stars three times: nothing else has such thin arms."""
+    return drawn + 2 * [scene for scene in drawn if scene.shape == "star"]
 
 
 def _caption_loss(

@@ -483,7 +483,7 @@ def test_our_own_failure_says_nothing_of_our_inside(world: World) -> None:
 
 def test_prompts_do_not_reach_the_log_of_a_failed_statement(world: World) -> None:
     with as_owner(world.sessions) as session:
-        session.execute(text("DROP TABLE webhook_deliveries, outputs, jobs"))
+        session.execute(text("DROP TABLE webhook_deliveries, outputs, result_stems, jobs"))
     with capture_logs() as logs:
         body = problem(
             world.client().post("/v1/jobs", **job(prompt="top secret")), 500, "internal_error"
