@@ -28,7 +28,7 @@ _JOB_TIMEOUT_S = 180.0
 _TEXT_TO_IMAGE = {
     "pipeline": "text-to-image",
     "model_id": "pixeltoll/shapes",
-    "prompt": "a red star on a white background",
+    "prompt": "a red heart on a white background",
     "num_images_per_prompt": 2,
     "seed": 7,
 }

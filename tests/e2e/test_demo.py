@@ -55,8 +55,8 @@ def test_demo_draws_what_it_was_asked_for_and_the_books_agree(folder: Path) -> N
     [last] = re.findall(r"^```text\n(trial balance\n.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert words.endswith(" ".join(last.split()))
     assert shown(folder / "demo-output") == {
-        "text-to-image-0.png": "red star on white",
-        "text-to-image-1.png": "red star on white",
-        "image-to-image-0.png": "blue star on white",
+        "text-to-image-0.png": "red heart on white",
+        "text-to-image-1.png": "red heart on white",
+        "image-to-image-0.png": "blue heart on white",
     }
     assert not (folder / ".pixeltoll" / "connection.json").exists()
