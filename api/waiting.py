@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from sqlalchemy import Engine, select
 from api.errors import TooManyWaiting, WaitingLimit
 from tasks import telemetry
 from tasks.jobs import FINAL_STATES
+from tasks.slots import Slots
 from tasks.tables import Job
 
 _log = telemetry.get_logger()
@@ -44,11 +46,9 @@ class Waiting:
         And how often to look for what was lost.
         """
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._most = most
-        self._most_each = most_each
+        self._slots = Slots(most, most_each, partial(WaitingLimit, most_each), TooManyWaiting)
         self._poll_s = poll_s
         self._lock = threading.Lock()
-        self._taken: Counter[UUID] = Counter()
         self._waiters: defaultdict[UUID, list[threading.Event]] = defaultdict(list)
         self._hasty: set[threading.Event] = set()
         # By this process's clock: when who can ask again is let go, and when everybody is.
@@ -58,28 +58,16 @@ class Waiting:
     @property
     def taken(self) -> int:
         """How many places are taken."""
-        return self._taken.total()
+        return self._slots.taken
 
-    @contextlib.contextmanager
-    def place(self, gateway_id: UUID) -> Iterator[None]:
+    def place(self, gateway_id: UUID) -> AbstractContextManager[None]:
         """Lend a gateway one of the places to wait in.
 
         Raises:
             WaitingLimit: It has as many as one gateway may have.
             TooManyWaiting: There is none left.
         """
-        with self._lock:
-            if self._taken[gateway_id] >= self._most_each:
-                raise WaitingLimit(self._most_each)
-            if self._taken.total() >= self._most:
-                raise TooManyWaiting
-            self._taken[gateway_id] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken[gateway_id] -= 1
-                self._taken += Counter()  # Forgets those at zero.
+        return self._slots.place(gateway_id)
 
     def leave(self, patience_s: float) -> None:
         """Let the requests go that wait: this process is to end in a while."""

@@ -6,12 +6,10 @@ inside is `tasks.outbound`'s, and whether what came is a picture is for `tasks.i
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urljoin
 from uuid import UUID
 
@@ -27,6 +25,7 @@ from tasks.errors import (
 from tasks.outbound import Deadline, Outbound, Resolve, system_resolve
 from tasks.places import Place, Rules, place_of
 from tasks.settings import TaskSettings
+from tasks.slots import Slots
 from tasks.storage import ObjectStore
 
 _SCHEMES = ("http:", "https:", "s3:")
@@ -71,37 +70,6 @@ class Bounds:
     at_once_each: int = 4
 
 
-class Slots:
-    """How many fetches of this process run at once, and of each gateway: each keeps a thread."""
-
-    def __init__(self, most: int, most_each: int) -> None:
-        self._most = most
-        self._most_each = most_each
-        self._lock = threading.Lock()
-        self._taken: Counter[UUID] = Counter()
-
-    @contextlib.contextmanager
-    def place(self, gateway_id: UUID) -> Iterator[None]:
-        """Lend a gateway a slot.
-
-        Raises:
-            LinkLimit: It has as many as one gateway may have.
-            LinksBusy: There is none left.
-        """
-        with self._lock:
-            if self._taken[gateway_id] >= self._most_each:
-                raise LinkLimit(self._most_each)
-            if self._taken.total() >= self._most:
-                raise LinksBusy(self._most)
-            self._taken[gateway_id] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken[gateway_id] -= 1
-                self._taken += Counter()  # Forgets those at zero.
-
-
 @dataclass
 class Links:
     """Fetches what links lead to. Thread-safe."""
@@ -113,8 +81,9 @@ class Links:
     slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the slots of this process."""
-        self.slots = Slots(self.bounds.at_once, self.bounds.at_once_each)
+        """Bound how many fetches of this process run at once: each of them keeps a thread."""
+        most, most_each = self.bounds.at_once, self.bounds.at_once_each
+        self.slots = Slots(most, most_each, partial(LinkLimit, most_each), partial(LinksBusy, most))
 
     @classmethod
     def from_settings(

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from tasks import addresses
 from tasks.errors import InvalidImage, LinkLimit, LinksBusy
 from tasks.inputs import checked_image
-from tasks.links import Bounds, Buckets, Links, Slots, is_link
+from tasks.links import Bounds, Buckets, Links, is_link
 from tasks.outbound import Outbound, system_resolve
 from tasks.places import Rules
 from tasks.settings import TaskSettings
@@ -396,7 +397,8 @@ def test_only_listed_ports_are_connected_to(inside: Web) -> None:
 
 
 def test_only_so_many_are_fetched_at_once_and_fewer_for_one_gateway() -> None:
-    slots = Slots(most=3, most_each=2)
+    bounds = Bounds(MAX_BYTES, 10, at_once=3, at_once_each=2)
+    slots = replace(links(), bounds=bounds).slots
     with slots.place(GATEWAY), slots.place(GATEWAY):
         with pytest.raises(LinkLimit, match="2 links of this gateway"), slots.place(GATEWAY):
             pass
