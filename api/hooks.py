@@ -1,7 +1,8 @@
 """What gunicorn calls: how to log and how to leave, and where all processes of this API count.
 
 Each process counts for itself and is asked alone, so all write into a folder that any of them can
-add up. It is named before they start, because prometheus_client reads its name when imported.
+add up; what one that ended had counted stays there. It is named before they start, because
+prometheus_client reads its name when imported.
 """
 
 from __future__ import annotations
@@ -42,13 +43,6 @@ def post_worker_init(worker: Any) -> None:  # noqa: ANN401  as above
         worker.handle_exit(number, frame)
 
     signal.signal(signal.SIGTERM, leave)
-
-
-def child_exit(_server: Any, worker: Any) -> None:  # noqa: ANN401  as above
-    """Forget what a process that ended had at the moment; what it had counted stays."""
-    from prometheus_client import multiprocess
-
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(_server: Any) -> None:  # noqa: ANN401  as above

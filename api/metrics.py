@@ -1,12 +1,21 @@
-"""What the API counts of its own: requests by route. What it counts of jobs is `tasks.metrics`'."""
+"""What the API counts of its own: requests by route, and its processes' memory.
+
+What it counts of jobs is `tasks.metrics`'.
+"""
 
 from __future__ import annotations
 
+import os
+import resource
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from flask import Flask, Response, g, request
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from api import settings
 
@@ -36,7 +45,34 @@ def written() -> bytes:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    registry.register(MemoryCollector(os.getppid()))
     return generate_latest(registry)
+
+
+class MemoryCollector(Collector):
+    """What the children of a process have in memory, added up: none of them would tell of all."""
+
+    def __init__(self, parent: int) -> None:
+        """Take whose children they are: the one process that starts those of this API."""
+        self._parent = parent
+
+    def collect(self) -> Iterable[Metric]:
+        """Return it under the name that it has for one process; nothing where there is no /proc."""
+        children = Path(f"/proc/{self._parent}/task/{self._parent}/children")
+        try:
+            resident = sum(map(_resident_bytes, children.read_text().split()))
+        except OSError:
+            return []
+        said = "Resident memory of this API's processes in bytes."
+        return [GaugeMetricFamily("process_resident_memory_bytes", said, value=resident)]
+
+
+def _resident_bytes(pid: str) -> int:
+    try:
+        _, pages, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0  # It has ended meanwhile.
+    return int(pages) * resource.getpagesize()
 
 
 def _begin() -> None:

@@ -5,13 +5,14 @@ Each is small or reads only, and several schedulers do no harm. How is the ledge
 
 from __future__ import annotations
 
+from prometheus_client import Gauge
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import audit, feeds, snapshots
 from ledger.audit import Finding
 from ledger.feeds import RateFeed
-from tasks import metrics, telemetry
+from tasks import telemetry
 from tasks.audit import CHECKS
 
 _log = telemetry.get_logger()
@@ -19,6 +20,17 @@ _log = telemetry.get_logger()
 # Any number, the same in every process that audits.
 _AUDIT_LOCK = 7_300_002
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:key)")
+
+# Here, and not with the other metrics: only a scheduler has them.
+AUDIT_FINDINGS = Gauge(
+    "pixeltoll_audit_findings",
+    "Rows that this scheduler's last audit found against the books, at most 100 a check.",
+    ["check"],
+)
+AUDITED_AT = Gauge(
+    "pixeltoll_audit_done_timestamp_seconds",
+    "When this scheduler last ended an audit of the books, in seconds since 1970; 0 before that.",
+)
 
 
 class Bookkeeper:
@@ -58,8 +70,8 @@ class Bookkeeper:
             _report(finding)
         # Those that found nothing, too: what was mended since the last audit is told as well.
         for finding in asked:
-            metrics.AUDIT_FINDINGS.labels(finding.check).set(len(finding.rows))
-        metrics.AUDITED_AT.set_to_current_time()
+            AUDIT_FINDINGS.labels(finding.check).set(len(finding.rows))
+        AUDITED_AT.set_to_current_time()
         _log.info("books_audited", findings=len(findings))
 
 

@@ -1,9 +1,12 @@
 """What a process counts about jobs while it runs: names, labels, and how a phase is timed.
 
 Owns the metrics of workers and what the API counts of the same things; what only the database
-knows is `gauges`', and what an engine has in memory `inventory`'s. Labels are few and known: a
-model of the catalog, a phase, an outcome, a check of the books; never a gateway, a job or a word of
-a prompt. Values are for watching, and no money is reckoned with them.
+knows is `gauges`', what an engine has in memory `inventory`'s, and what an audit found
+`bookkeeping`'s. Labels are few and known: a model of the catalog, a phase, an outcome; never a
+gateway, a job or a word of a prompt. Values are for watching, and no money is reckoned with them.
+
+There is no gauge here: the API's processes import this and are asked together, and a gauge would
+stay theirs one by one, those that have ended included.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from tasks import tracing
 from tasks.tables import Job
@@ -53,15 +56,6 @@ DELIVERIES = Counter(
     "Attempts to tell a webhook: delivered, failed and to be tried again, given up, or overtaken "
     "by another attempt.",
     ["outcome"],
-)
-AUDIT_FINDINGS = Gauge(
-    "pixeltoll_audit_findings",
-    "Rows that this scheduler's last audit found against the books, at most 100 a check.",
-    ["check"],
-)
-AUDITED_AT = Gauge(
-    "pixeltoll_audit_done_timestamp_seconds",
-    "When this scheduler last ended an audit of the books, in seconds since 1970; 0 before that.",
 )
 HOLDS = Counter("pixeltoll_holds", "Holds that were placed, one for each new job.", ["model_id"])
 REFUSALS = Counter("pixeltoll_refusals", "Jobs that the books refused.", ["reason"])

@@ -14,6 +14,7 @@ from sqlalchemy.orm import sessionmaker
 
 from api import metrics as http_metrics
 from ledger.settings import LedgerSettings
+from tasks import bookkeeping
 from tasks import metrics as job_metrics
 from tasks.gauges import DatabaseCollector
 from tasks.inventory import EngineCollector
@@ -31,7 +32,7 @@ EXPRESSIONS = [
     *(target["expr"] for panel in BOARD["panels"] for target in panel["targets"]),
     *(rule["expr"] for rule in ALERTS),
 ]
-MODULES = (job_metrics, http_metrics)
+MODULES = (job_metrics, bookkeeping, http_metrics)
 
 
 @dataclass(frozen=True)

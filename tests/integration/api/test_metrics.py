@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from api import hooks, settings
+from api.metrics import MemoryCollector
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import GOOD, MODEL, World
 
@@ -79,6 +80,23 @@ def test_without_a_key_there_is_no_such_page(make_world: MakeWorld) -> None:
     assert world.client("").get("/metrics").status_code == 404
 
 
+def test_the_memory_of_processes_is_that_of_all_that_live() -> None:
+    def told(parent: int) -> list[float]:
+        families = MemoryCollector(parent).collect()
+        return [sample.value for family in families for sample in family.samples]
+
+    argv, pipe = ("sh", "-c", "cat; true"), subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdin.write(b"read\n")
+        shell.stdin.flush()
+        shell.stdout.readline()
+        [resident] = told(shell.pid)
+        assert 100_000 < resident < 100_000_000
+    assert told(shell.pid) == []
+
+
 def test_the_processes_of_one_api_count_together(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -86,7 +104,8 @@ def test_the_processes_of_one_api_count_together(
     hooks.on_starting(None)
     folder = Path(settings.metrics_folder())
     count = "from tasks import metrics; metrics.HOLDS.labels('m').inc({}); "
-    tell = "from api import metrics as m; print(m.written().decode())"
+    # With all that a process of the API imports: no series may be one process's own.
+    tell = "import api.app; from api import metrics as m; print(m.written().decode())"
 
     for each in (2, 3):
         subprocess.run((sys.executable, "-c", count.format(each)), check=True, env=dict(os.environ))
@@ -100,5 +119,6 @@ def test_the_processes_of_one_api_count_together(
 
     assert 'pixeltoll_holds_total{model_id="m"} 6.0' in done.stdout
     assert list(folder.iterdir())
+    assert "pid=" not in done.stdout
     hooks.on_exit(None)
     assert not folder.exists()
