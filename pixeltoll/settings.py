@@ -37,6 +37,11 @@ class UpSettings(BaseSettings):
         validation_alias="PIXELTOLL_ADMIN_KEY",
         description="Key of the admin routes; empty means one that is made and kept.",
     )
+    metrics_key: str = Field(
+        "",
+        validation_alias="PIXELTOLL_METRICS_KEY",
+        description="Key of the API's `/metrics`; empty means one that is made and kept.",
+    )
     model_cache: Path | None = Field(
         None,
         validation_alias="PIXELTOLL_MODEL_CACHE",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -96,13 +97,16 @@ class Stack:
         engine = db.make_engine(found.database_url)
         sessions = db.session_factory(engine)
         self._first_rows(sessions, catalog, secrets)
-        host, port = listener.getsockname()
+        _, port = listener.getsockname()
         self.connection = replace(
             found,
-            url=f"http://{host}:{port}",
+            url=_url(port),
+            worker_url=_url(free_port()),
+            scheduler_url=_url(free_port()),
             api_key=secrets.api_key,
             orchestrator_key=secrets.orchestrator_key,
             admin_key=given.admin_key or secrets.admin_key,
+            metrics_key=given.metrics_key or secrets.metrics_key,
             catalog=str(catalog),
         )
         env = child_environment(
@@ -113,11 +117,10 @@ class Stack:
         self._say("Starting the API, the scheduler and a worker ...")
         children = [
             processes.api(env, self._data_dir, listener.fileno(), port),
-            # It hears no request that would tell it where the API is.
-            processes.scheduler(
-                {"PIXELTOLL_PUBLIC_URL": self.connection.url, **env}, self._data_dir
+            processes.scheduler(self._scheduler_environment(env), self._data_dir),
+            processes.worker(
+                {**env, **_watched_at(self.connection.worker_url)}, self._data_dir, sessions
             ),
-            processes.worker(env, self._data_dir, sessions),
         ]
         if flower:
             children.append(self._flower(env, secrets))
@@ -173,6 +176,11 @@ class Stack:
             secrets.api_key = bootstrap.demo_key(session, gateway, secrets.api_key)
         secrets.save(self._data_dir)
 
+    def _scheduler_environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        watched = _watched_at(self.connection.scheduler_url)
+        # It hears no request that would tell it where the API is.
+        return {"PIXELTOLL_PUBLIC_URL": self.connection.url, **env, **watched}
+
     def _flower(self, env: Mapping[str, str], secrets: Secrets) -> Child:
         port = free_port()
         login = f"pixeltoll:{secrets.flower_password}"
@@ -186,3 +194,16 @@ class Stack:
             self.connection, pids=Pids(pids["api"], pids["worker"], pids["scheduler"])
         )
         self.connection.write(self._data_dir)
+
+
+def _url(port: int) -> str:
+    return f"http://{processes.LOOPBACK}:{port}"
+
+
+def _watched_at(url: str) -> dict[str, str]:
+    """Return what lets a process answer /metrics and /healthz at this URL: each has its own."""
+    place = urlsplit(url)
+    return {
+        "PIXELTOLL_METRICS_HOST": str(place.hostname),
+        "PIXELTOLL_METRICS_PORT": str(place.port),
+    }

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pixeltoll.errors import AlreadyRunning, NotRunning
@@ -30,6 +30,8 @@ class Pids:
 class Connection:
     """Everything that is needed to use a running stack; what is not known yet is empty.
 
+    `/metrics` and `/healthz` are at `url`, where the former asks for `metrics_key`, and at the URLs
+    of the worker and the scheduler.
     Only `pixeltoll db upgrade` needs the owner's URL: others have the rights of `pixeltoll_app`.
     """
 
@@ -44,6 +46,9 @@ class Connection:
     api_key: str = ""
     orchestrator_key: str = ""
     admin_key: str = ""
+    metrics_key: str = ""
+    worker_url: str = ""
+    scheduler_url: str = ""
     flower_url: str | None = None
     pids: Pids = Pids(0, 0, 0)
     catalog: str = ""
@@ -59,6 +64,7 @@ class Connection:
             "S3_SECRET_ACCESS_KEY": self.s3_secret_access_key,
             "PIXELTOLL_CATALOG": self.catalog,
             "PIXELTOLL_ADMIN_KEY": self.admin_key,
+            "PIXELTOLL_METRICS_KEY": self.metrics_key,
             "PIXELTOLL_ORCHESTRATOR_KEY": self.orchestrator_key,
         }
 
@@ -88,6 +94,11 @@ class Connection:
         _connection_path(data_dir).unlink(missing_ok=True)
 
 
+def random_key(length: int = 24) -> str:
+    """Return a random secret of letters and digits, which needs quoting nowhere."""
+    return secrets.token_hex(length)
+
+
 @dataclass
 class Secrets:
     """Made once for a data folder and kept with it. Keys of rows are empty until the rows exist."""
@@ -99,6 +110,8 @@ class Secrets:
     flower_password: str
     api_key: str = ""
     orchestrator_key: str = ""
+    # A folder of an earlier release has none yet.
+    metrics_key: str = field(default_factory=random_key)
 
     @staticmethod
     def load(data_dir: Path) -> Secrets:
@@ -113,11 +126,6 @@ class Secrets:
     def save(self, data_dir: Path) -> None:
         """Write them, readable by their owner only."""
         _write_private(data_dir / "secrets.json", asdict(self))
-
-
-def random_key(length: int = 24) -> str:
-    """Return a random secret of letters and digits, which needs quoting nowhere."""
-    return secrets.token_hex(length)
 
 
 @contextlib.contextmanager

@@ -90,7 +90,8 @@ class TaskSettings(BaseSettings):
         ge=0,
         le=65_535,
         validation_alias="PIXELTOLL_METRICS_PORT",
-        description="Port of these; 0 means that they are not answered. The API has its own.",
+        description="Port of these; 0 means that they are not answered. The API has its own, and "
+        "`pixeltoll up` gives each process a free one.",
     )
     traces: str = Field(
         "",

@@ -76,6 +76,8 @@ Pixeltoll is up.
   docs        {connection.url}/docs
   API key     {connection.api_key}
   Flower      {connection.flower_url or "not started (--flower)"}
+  metrics     {connection.url}/metrics (with metrics_key of connection.json),
+              {connection.worker_url}/metrics, {connection.scheduler_url}/metrics
   database    {connection.database_url}
   pictures    {connection.s3_endpoint}/{connection.s3_bucket}
   logs        {data_dir / "logs"}

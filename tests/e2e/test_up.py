@@ -35,7 +35,7 @@ from tools import checker
 START_S = 180.0
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # What a client may keep, whatever happens to the stack.
-KEPT = ("api_key", "admin_key", "catalog", "s3_access_key_id")
+KEPT = ("api_key", "admin_key", "metrics_key", "catalog", "s3_access_key_id")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -139,7 +139,13 @@ def web() -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def up(folder: Path, web: Web) -> Iterator[Up]:
     """One stack for all tests; the last one ends it."""
-    up = start(folder / "shared", "--flower", PIXELTOLL_LINK_HOSTS=f"127.0.0.1:{web.port}")
+    up = start(
+        folder / "shared",
+        "--flower",
+        PIXELTOLL_LINK_HOSTS=f"127.0.0.1:{web.port}",
+        # One for all processes, as a machine's profile may have it: it is not one of a stack's.
+        PIXELTOLL_METRICS_PORT="9464",
+    )
     yield up
     up.end(signal.SIGTERM)
 
@@ -153,6 +159,18 @@ def test_connection_file_says_how_to_use_the_stack(up: Up) -> None:
     for pid in connection["pids"].values():
         assert Path(f"/proc/{pid}/cwd").readlink() == up.data_dir
     assert connection["url"] in up.said()
+
+
+def test_every_process_says_how_it_is_where_the_connection_file_says(up: Up) -> None:
+    connection = up.connection
+    key = {"Authorization": f"Bearer {connection['metrics_key']}"}
+
+    for name in ("url", "worker_url", "scheduler_url"):
+        assert f"{connection[name]}/metrics" in up.said()
+        assert httpx.get(f"{connection[name]}/healthz").is_success
+        measured = httpx.get(f"{connection[name]}/metrics", headers=key)
+        assert re.search(r"^process_resident_memory_bytes \d", measured.text, re.MULTILINE)
+    assert connection["metrics_key"] not in up.said()
 
 
 def test_flower_shows_the_queues_to_who_has_its_password(up: Up) -> None:

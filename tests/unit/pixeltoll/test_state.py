@@ -46,7 +46,8 @@ def test_connection_file_has_the_promised_names(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "connection.json").read_text())
 
     promised = {"url", "api_key", "admin_key", "database_url", "redis_url", "s3_endpoint"}
-    assert promised | {"flower_url", "pids"} <= set(facts)
+    watched = {"flower_url", "worker_url", "scheduler_url", "metrics_key", "pids"}
+    assert promised | watched <= set(facts)
     assert facts["pids"] == {"api": 1, "worker": 2, "scheduler": 3}
 
 
@@ -87,6 +88,19 @@ def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):
         assert (tmp_path / "lock").read_text()
+
+
+def test_a_folder_of_an_earlier_release_is_given_what_it_lacks(tmp_path: Path) -> None:
+    Secrets.load(tmp_path)
+    file = tmp_path / "secrets.json"
+    old = json.loads(file.read_text())
+    del old["metrics_key"]
+    file.write_text(json.dumps(old))
+
+    found = Secrets.load(tmp_path)
+
+    assert found.admin_key == old["admin_key"]
+    assert len(found.metrics_key) >= 32
 
 
 def test_secrets_are_made_once_and_kept_private(tmp_path: Path) -> None:
