@@ -143,10 +143,15 @@ class Courier:
         self._render = render
         self._settings = settings
 
-    def deliver(self, stopping: threading.Event | None = None) -> None:
-        """Deliver all that is due, but begin with none after `stopping` is set."""
+    def deliver(
+        self, stopping: threading.Event | None = None, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """Deliver all that is due, but begin with none after `stopping` is set.
+
+        `beat` is told of each: there may be no end of them.
+        """
         while not (stopping and stopping.is_set()) and self.deliver_one():
-            pass
+            beat()
 
     def deliver_one(self) -> bool:
         """Deliver what is due next; False when there is nothing for us."""

@@ -1,7 +1,8 @@
 """What a worker and a scheduler answer to who watches them: /healthz and /metrics, in a thread.
 
-Owns the listener and what healthy means there: the process's main chore came round a short while
-ago. What is measured is `metrics`' and `gauges`'. The API answers such questions itself.
+Owns the listener and what healthy means there: every chore of the process that has a pulse came
+round a short while ago. What is measured is `metrics`' and `gauges`'. The API answers such
+questions itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Pulse:
-    """When a process last did what it is there for. Thread-safe."""
+    """When a process last did one of the things that it is there for. Thread-safe."""
 
     def __init__(self, limit_s: float) -> None:
         """Take how long it may take from one time to the next; the first one counts from now."""
@@ -45,9 +47,11 @@ class Pulse:
 
 
 def listen(
-    settings: TaskSettings, pulse: Pulse, registry: CollectorRegistry = REGISTRY
+    settings: TaskSettings, pulses: Mapping[str, Pulse], registry: CollectorRegistry = REGISTRY
 ) -> ThreadingHTTPServer | None:
     """Answer from now on, if the settings name a port; the thread ends with the process.
+
+    It is healthy while all pulses are. More may be added meanwhile.
 
     Raises:
         NotListening: The port is taken, or the address is not this machine's.
@@ -56,7 +60,7 @@ def listen(
         return None
     address = (settings.metrics_host, settings.metrics_port)
     try:
-        server = ThreadingHTTPServer(address, _handler(pulse, registry))
+        server = ThreadingHTTPServer(address, _handler(pulses, registry))
     except OSError as error:
         raise NotListening(*address, error.strerror or str(error)) from error
     server.daemon_threads = True
@@ -64,7 +68,9 @@ def listen(
     return server
 
 
-def _handler(pulse: Pulse, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    pulses: Mapping[str, Pulse], registry: CollectorRegistry
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
@@ -77,10 +83,13 @@ def _handler(pulse: Pulse, registry: CollectorRegistry) -> type[BaseHTTPRequestH
                 self.send_error(HTTPStatus.NOT_FOUND)
 
         def _say_health(self) -> None:
-            word = "ok" if pulse.is_healthy else "no progress"
-            body = json.dumps({"status": word, "still_s": round(pulse.still_s, 1)}) + "\n"
-            status = HTTPStatus.OK if word == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
-            self._say(status, "application/json", body.encode())
+            # Copied, because another thread may be adding one.
+            known = dict(pulses)
+            late = [name for name, pulse in known.items() if not pulse.is_healthy]
+            still_s = {name: round(pulse.still_s, 1) for name, pulse in known.items()}
+            facts = {"status": "no progress" if late else "ok", "late": late, "still_s": still_s}
+            status = HTTPStatus.SERVICE_UNAVAILABLE if late else HTTPStatus.OK
+            self._say(status, "application/json", (json.dumps(facts) + "\n").encode())
 
         def _say(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
             self.send_response(status)

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from prometheus_client import REGISTRY
@@ -43,8 +44,10 @@ _BOOKS_S = 60.0
 _FORGET_S = 600.0
 # Messages on their way at the same time.
 _COURIERS = 8
-# A scheduler whose chores all fail for this long says that it is not healthy: jobs depend on them.
-_UNHEALTHY_S = 30.0
+# A chore that is so much later than its interval makes the scheduler say that it is not healthy.
+# The longer one is for those that ask the store about one job after the other, or drop many rows.
+_LATE_S = 30.0
+_LATE_LONG_S = 600.0
 
 
 class Sweeper:
@@ -73,10 +76,10 @@ class Sweeper:
         done = [chores.attempt(chore) for chore in every]
         return all(done)
 
-    def tidy(self) -> None:
+    def tidy(self) -> bool:
         """Do the chores of the object store, for which no job should have to wait."""
-        chores.attempt(self.clear)
-        chores.attempt(self.delete_outdated)
+        done = [chores.attempt(chore) for chore in (self.clear, self.delete_outdated)]
+        return all(done)
 
     def reclaim(self) -> None:
         """Queue again what lost workers were running, and ring for it."""
@@ -141,6 +144,22 @@ class Sweeper:
             workers.forget_silent(session)
 
 
+@dataclass(frozen=True)
+class _Rounds:
+    """The chores that go on beside the sweeps, until `stopping`, and the pulses of all of them."""
+
+    stopping: threading.Event
+    pulses: dict[str, Pulse]
+
+    def pulse(self, name: str, limit_s: float) -> Pulse:
+        made = self.pulses[name] = Pulse(limit_s)
+        return made
+
+    def repeat(self, chore: chores.Chore, every_s: float, late_s: float = _LATE_S) -> None:
+        beat = self.pulse(chore.__name__, every_s + late_s).beat
+        chores.repeat(chore, every_s, self.stopping, beat=beat)
+
+
 def run(render: Render) -> None:
     """Sweep at every interval until SIGTERM or SIGINT. What jobs tell is rendered from above."""
     telemetry.configure()
@@ -162,12 +181,13 @@ def run(render: Render) -> None:
         signal.signal(number, lambda *_: stopping.set())
     watchdog = Watchdog("scheduler", _STUCK_S)
     watchdog.start()
-    pulse = Pulse(_UNHEALTHY_S + settings.sweep_interval_s)
-    if listen(settings, pulse):
+    rounds = _Rounds(stopping, {})
+    pulse = rounds.pulse("sweep", settings.sweep_interval_s + _LATE_S)
+    if listen(settings, rounds.pulses):
         REGISTRY.register(DatabaseCollector(sessions))
-    chores.repeat(sweeper.tidy, settings.sweep_interval_s, stopping)
-    _keep_books(sessions, books, stopping)
-    couriers = _tell(sessions, store, render, settings, stopping)
+    rounds.repeat(sweeper.tidy, settings.sweep_interval_s, _LATE_LONG_S)
+    _keep_books(sessions, books, rounds)
+    couriers = _tell(sessions, store, render, settings, rounds)
     _log.info("scheduler_starts", interval_s=settings.sweep_interval_s)
     while not stopping.wait(settings.sweep_interval_s):
         if sweeper.sweep():
@@ -179,17 +199,16 @@ def run(render: Render) -> None:
         courier.join(max(0.0, until - time.monotonic()))
 
 
-def _keep_books(
-    sessions: sessionmaker[Session], settings: LedgerSettings, stopping: threading.Event
-) -> None:
+def _keep_books(sessions: sessionmaker[Session], settings: LedgerSettings, rounds: _Rounds) -> None:
     feed = None if settings.rates_file is None else FileFeed(settings.rates_file)
     bookkeeper = Bookkeeper(sessions, feed)
     # At once: without rates, jobs that need one are refused.
     chores.attempt(bookkeeper.refresh_rates)
-    chores.repeat(bookkeeper.refresh_rates, _BOOKS_S, stopping)
-    chores.repeat(bookkeeper.take_snapshots, _BOOKS_S, stopping)
-    # Soon: a process that is started anew more often than that would never come to it.
-    chores.repeat(bookkeeper.audit, settings.audit_interval_s, stopping, first_s=_BOOKS_S)
+    rounds.repeat(bookkeeper.refresh_rates, _BOOKS_S)
+    rounds.repeat(bookkeeper.take_snapshots, _BOOKS_S)
+    # Soon: a process that is started anew more often than that would never come to it. Of many rows
+    # it takes long, so it has no pulse: an alert tells where it does not end.
+    chores.repeat(bookkeeper.audit, settings.audit_interval_s, rounds.stopping, first_s=_BOOKS_S)
 
 
 def _tell(
@@ -197,7 +216,7 @@ def _tell(
     store: ObjectStore,
     render: Render,
     settings: TaskSettings,
-    stopping: threading.Event,
+    rounds: _Rounds,
 ) -> list[threading.Thread]:
     """Deliver what jobs have to tell; returns the threads that do."""
 
@@ -210,8 +229,18 @@ def _tell(
     topics = Topics(settings.sns_endpoint, settings.webhook_timeout_s)
     courier = Courier(sessions, outbound, topics.publish, render, settings, store)
 
-    def deliver() -> None:
-        courier.deliver(stopping)
+    rounds.repeat(courier.forget, _FORGET_S, _LATE_LONG_S)
+    return [_send(courier, settings, rounds, number) for number in range(1, _COURIERS + 1)]
 
-    chores.repeat(courier.forget, _FORGET_S, stopping)
-    return [chores.repeat(deliver, settings.sweep_interval_s, stopping) for _ in range(_COURIERS)]
+
+def _send(
+    courier: Courier, settings: TaskSettings, rounds: _Rounds, number: int
+) -> threading.Thread:
+    """Have a thread deliver what is due, message by message, each of which is a beat."""
+    every_s = settings.sweep_interval_s
+    pulse = rounds.pulse(f"deliver-{number}", every_s + settings.webhook_timeout_s + _LATE_S)
+
+    def deliver() -> None:
+        courier.deliver(rounds.stopping, pulse.beat)
+
+    return chores.repeat(deliver, every_s, rounds.stopping, beat=pulse.beat)

@@ -79,7 +79,7 @@ def run(models: Sequence[str], make_engine: Callable[[TaskSettings], Engine]) ->
     # Before the first heartbeat: who cannot take a job yet should not be sent any.
     warm_up(runtime.engine, runtime.catalog, served)
     keeper.start()
-    if listen(settings, keeper.pulse):
+    if listen(settings, {"heartbeat": keeper.pulse}):
         REGISTRY.register(EngineCollector(runtime.engine))
     status = _consume(make_celery(settings), runtime, runner)
     if keeper.is_drained and not status:

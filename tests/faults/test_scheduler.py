@@ -8,12 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from pixeltoll.embedded import free_port
+from pixeltoll.health import answer
 from tasks import webhooks
 from tasks.places import Rules
 from tests.faults import roles
 from tests.faults.conftest import House
 from tests.stage import eventually
 from tests.web import Web, serving
+
+# All but the audit, which takes as long as there are books, and has an alert.
+WATCHED = {"sweep", "tidy", "refresh_rates", "take_snapshots", "forget"} | {
+    f"deliver-{number}" for number in range(1, 9)
+}
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def test_a_scheduler_that_was_killed_goes_on_where_it_was(house: House, web: Web
     # Two at once, from now on.
     schedulers = [
         house.start(roles.sweeper, PIXELTOLL_AUDIT_INTERVAL_S="0.1"),
-        house.start(roles.sweeper),
+        house.start(roles.sweeper, PIXELTOLL_METRICS_PORT=str(port := free_port())),
     ]
     eventually(lambda: house.count("state = 'queued'") == 3)
     house.start_worker()
@@ -53,6 +60,9 @@ def test_a_scheduler_that_was_killed_goes_on_where_it_was(house: House, web: Web
     assert sorted(ends) == sorted([*told, (f"msg_{overdue.id.hex}", "job.expired")])
     # While they sweep, the books are audited as well.
     eventually(lambda: schedulers[0].said("books_audited"))
+    is_well, said = answer(f"http://127.0.0.1:{port}/healthz")
+    assert is_well
+    assert json.loads(said)["still_s"].keys() == WATCHED
     for running in schedulers:
         running.signal(signal.SIGTERM)
     assert [running.wait() for running in schedulers] == [0, 0]

@@ -88,9 +88,11 @@ def test_deliveries_are_counted_by_outcome_and_logged_with_the_job(post: Post) -
     post.succeed()
     over = threading.Event()
     over.set()
-    post.courier().deliver(over)
-    assert post.web.visits == [], "who leaves begins with none"
-    post.courier().deliver()
+    beats: list[int] = []
+    post.courier().deliver(over, lambda: beats.append(1))
+    assert (post.web.visits, beats) == ([], []), "who leaves begins with none"
+    post.courier().deliver(beat=lambda: beats.append(1))
+    assert len(beats) == 1
     more = {name: count - before[name] for name, count in counted().items()}
     assert more == {"delivered": 1, "failed": 1, "given_up": 1, "overtaken": 0}
 

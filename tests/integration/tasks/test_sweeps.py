@@ -253,8 +253,8 @@ def test_a_store_that_is_away_is_asked_again(stage: Stage, store: ObjectStore) -
     assert isinstance(moody, MoodyStore)
     moody.is_down = True
     tidy = Sweeper(stage.sessions, moody, lambda _bell: None, keeping).tidy
-    tidy()
+    assert not tidy()
     assert stage.scalar("SELECT kept FROM jobs") is True
     moody.is_down = False
-    tidy()
+    assert tidy()
     assert stage.scalar("SELECT kept FROM jobs") is False

@@ -14,18 +14,18 @@ from tasks.errors import NotListening
 from tasks.probe import Pulse, listen
 from tasks.settings import TaskSettings
 
-Start = Callable[[Pulse], str]
+Start = Callable[..., str]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     servers = []
 
-    def listening(pulse: Pulse) -> str:
+    def listening(**pulses: Pulse) -> str:
         registry = CollectorRegistry()
         Counter("rings", "How often it rang.", registry=registry).inc()
         settings = TaskSettings(PIXELTOLL_METRICS_PORT=free_port())
-        server = listen(settings, pulse, registry)
+        server = listen(settings, pulses, registry)
         assert server is not None
         servers.append(server)
         return f"http://127.0.0.1:{settings.metrics_port}"
@@ -37,41 +37,43 @@ def start() -> Iterator[Start]:
 
 
 def test_progress_is_health(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    url = start(Pulse(limit_s=60))
+    url = start(sweep=Pulse(limit_s=60))
 
     assert main([f"{url}/healthz"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
 
 
-def test_a_process_that_stands_still_is_not_well_until_it_goes_on(start: Start) -> None:
-    pulse = Pulse(limit_s=-1)
-    url = start(pulse)
+def test_one_chore_that_stands_still_is_enough_and_is_named(start: Start) -> None:
+    tidy = Pulse(limit_s=-1)
+    url = start(sweep=Pulse(limit_s=60), tidy=tidy)
 
     is_well, said = answer(f"{url}/healthz")
 
     assert not is_well
     assert said.startswith("503: ")
-    assert '"no progress"' in said
-    pulse.beat()
-    assert pulse.still_s >= 0
+    facts = json.loads(said.removeprefix("503: "))
+    assert (facts["status"], facts["late"]) == ("no progress", ["tidy"])
+    assert facts["still_s"].keys() == {"sweep", "tidy"}
+    tidy.beat()
+    assert tidy.still_s >= 0
 
 
 def test_what_is_measured_is_shown(start: Start) -> None:
-    url = start(Pulse(limit_s=60))
+    url = start(sweep=Pulse(limit_s=60))
 
     assert "rings_total 1.0" in answer(f"{url}/metrics")[1]
     assert answer(f"{url}/elsewhere")[1].startswith("404")
 
 
 def test_without_a_port_nobody_listens() -> None:
-    assert listen(TaskSettings(), Pulse(limit_s=60)) is None
+    assert listen(TaskSettings(), {}) is None
 
 
 def test_a_port_that_cannot_be_had_is_named(start: Start) -> None:
-    taken = int(start(Pulse(limit_s=60)).rpartition(":")[2])
+    taken = int(start(sweep=Pulse(limit_s=60)).rpartition(":")[2])
 
     with pytest.raises(NotListening, match=f"Port {taken} .*PIXELTOLL_METRICS_PORT"):
-        listen(TaskSettings(PIXELTOLL_METRICS_PORT=taken), Pulse(limit_s=60))
+        listen(TaskSettings(PIXELTOLL_METRICS_PORT=taken), {})
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/healthz", "nonsense", ""])
