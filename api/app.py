@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from uuid import UUID
 
 from flask import Flask, Response, current_app, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -72,6 +74,7 @@ def _admit() -> None:
         AdminDisabled: It is for an admin route, and there is no admin key.
     """
     clear_contextvars()
+    _bind_job(request.view_args or {})
     if request.endpoint is None:
         return  # nothing is at this address, as the router says next
     security = described(current_app.view_functions[request.endpoint]).security
@@ -89,6 +92,12 @@ def _admit() -> None:
         bind_contextvars(gateway_id=str(g.caller.gateway_id))
     elif security == "admin":
         auth.authenticate_admin(runtime.settings.admin_key.get_secret_value(), authorization)
+
+
+def _bind_job(parts: Mapping[str, str]) -> None:
+    """Let every line about a request say which job it names; what is no id may be anything."""
+    with suppress(KeyError, ValueError):
+        bind_contextvars(job_id=str(UUID(parts["job_id"])))
 
 
 def _finish(response: Response) -> Response:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
 
 from api.auth import Caller
@@ -88,6 +89,7 @@ def place(
         with runtime.reads() as session:
             job = earlier(session, caller.gateway_id, key, digest)
         if job is not None:
+            bind_contextvars(**telemetry.of(job))
             return job, None
     prepared = prepare(runtime, caller.gateway_id, asked, given, beside)
     order = Order(
@@ -105,6 +107,8 @@ def place(
         traceparent=tracing.carried(),
     )
     job, wait = submit(runtime, order, prepared.picture)
+    # What is logged from here on, while the request waits for it, is about this job.
+    bind_contextvars(**telemetry.of(job))
     if wait is not None:
         runtime.ringer.ring(Bell(job.id, job.queue, job.model_id, job.traceparent))
     return job, wait
@@ -320,10 +324,10 @@ def _submit_with(runtime: Runtime, order: Order, picture: CheckedImage) -> tuple
             job, wait = jobs.submit(session, replace(order, input_key=key))
     except (LedgerError, TasksError):
         # Not on an error of the database: a commit whose answer was lost may have made the job.
-        _discard(runtime, key)
+        _discard(runtime, key, {"gateway_id": str(order.gateway_id)})
         raise
     if wait is None:
-        _discard(runtime, key)
+        _discard(runtime, key, telemetry.of(job))
     return job, wait
 
 
@@ -342,9 +346,10 @@ def _check_affordable(session: Session, order: Order) -> None:
         raise InsufficientFunds(quote.amount, balance.available, quote.currency)
 
 
-def _discard(runtime: Runtime, key: str) -> None:
+def _discard(runtime: Runtime, key: str, about: Mapping[str, object]) -> None:
+    """Delete a picture that no job has; `about` says whose it was, or which job has another."""
     try:
         runtime.store.delete([key])
     except StorageError as error:
         # The answer to the client does not depend on it.
-        _log.warning("input_left_behind", key=key, error=str(error))
+        _log.warning("input_left_behind", **about, key=key, error=str(error))

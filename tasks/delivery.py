@@ -19,6 +19,7 @@ from uuid import UUID
 
 from sqlalchemy import case, func, text, update
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.contextvars import bound_contextvars
 
 from tasks import jobs, manifests, metrics, signing, stems, telemetry, webhooks
 from tasks.errors import LinkError, PublishFailed, StorageError
@@ -159,7 +160,8 @@ class Courier:
             parcel = claim(session, self._settings.webhook_timeout_s + _LEASE_MARGIN_S)
         if parcel is None:
             return False
-        outcome = self._try(parcel)
+        with bound_contextvars(**parcel.about):
+            outcome = self._try(parcel)
         with self._sessions.begin() as session:
             state = note(session, parcel, outcome, self._settings)
         metrics.DELIVERIES.labels(_OUTCOMES[state]).inc()

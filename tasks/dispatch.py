@@ -44,7 +44,7 @@ class Ringer:
         try:
             self._waiting.put_nowait(bell)
         except Full:
-            _log.warning("bell_dropped", queue=bell.queue)
+            _log.warning("bell_dropped", job_id=str(bell.job_id), queue=bell.queue)
 
     def _ensure_thread(self) -> None:
         if self._owner == os.getpid():
@@ -68,22 +68,21 @@ class Ringer:
             # Twice, because the first failure may be that of a connection whose broker restarted
             # long ago. A bell that rings twice does no harm.
             if not self._try(bells) and not self._try(bells):
-                _log.warning("bells_lost", count=len(bells), queues=_queues(bells))
+                _log.warning("bells_lost", **_about(bells))
             sent_at = time.monotonic()
 
     def _try(self, bells: Sequence[Bell]) -> bool:
         try:
             self._wire.send(bells)
         except Exception as error:  # noqa: BLE001  whatever the broker does, the next bell is tried
-            _log.warning(
-                "bells_refused",
-                count=len(bells),
-                queues=_queues(bells),
-                error=telemetry.brief(error),
-            )
+            _log.warning("bells_refused", **_about(bells), error=telemetry.brief(error))
             return False
         return True
 
 
-def _queues(bells: Sequence[Bell]) -> list[str]:
-    return sorted({bell.queue for bell in bells})
+def _about(bells: Sequence[Bell]) -> dict[str, object]:
+    """Return what is said of bells: a message knows of its job no more than the id."""
+    return {
+        "jobs": [{"job_id": str(bell.job_id)} for bell in bells],
+        "queues": sorted({bell.queue for bell in bells}),
+    }

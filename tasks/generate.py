@@ -96,12 +96,14 @@ class Runner:
                 # all but paid for.
                 if finishing is not None and any(job.tries > 1 for job in claimed):
                     finishing.result()
-                made = self._make_all(claimed)
+                made = telemetry.within(claimed, self._make_all, claimed)
                 # One batch at a time is being finished while the next one is made: more would only
                 # pile up pictures.
                 if finishing is not None:
                     finishing.result()
-                finishing = self._finisher.submit(self._settler.finish, claimed, made)
+                finishing = self._finisher.submit(
+                    telemetry.within, claimed, self._settler.finish, claimed, made
+                )
         finally:
             if finishing is not None:
                 finishing.result()
@@ -254,7 +256,7 @@ class Runner:
     def _inputs(self, claimed: Sequence[Job]) -> _Inputs:
         """Return each job's input picture or None; a job whose input cannot be had is settled."""
         fetching = {
-            job.id: self._transfers.submit(self._input, job)
+            job.id: self._transfers.submit(telemetry.within, [job], self._input, job)
             for job in claimed
             if job.input_key is not None
         }

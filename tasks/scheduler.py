@@ -112,16 +112,19 @@ class Sweeper:
         """
         with self._sessions.begin() as session:
             leftovers = sweeps.unswept(session, 2 * self._settings.lease_s)
-        for job_id, left in leftovers.items():
-            found = {one.key for start in left.beginnings for one in self._store.list(start)}
-            gone = found - left.kept
-            if gone:
-                self._store.delete(sorted(gone))
-                _log.info("objects_swept", **left.about, count=len(gone))
-            # Last, and anew where it is: a lost attempt may have written over it.
-            manifests.explain(stems.through(self._sessions), self._store, left.job)
-            with self._sessions.begin() as session:
-                sweeps.mark_swept(session, job_id)
+        for left in leftovers.values():
+            telemetry.within([left.job], self._clear_one, left)
+
+    def _clear_one(self, left: sweeps.Leftovers) -> None:
+        found = {one.key for start in left.beginnings for one in self._store.list(start)}
+        gone = found - left.kept
+        if gone:
+            self._store.delete(sorted(gone))
+            _log.info("objects_swept", **left.about, count=len(gone))
+        # Last, and anew where it is: a lost attempt may have written over it.
+        manifests.explain(stems.through(self._sessions), self._store, left.job)
+        with self._sessions.begin() as session:
+            sweeps.mark_swept(session, left.job.id)
 
     def delete_outdated(self) -> None:
         """Delete the pictures of jobs that ended long enough ago."""

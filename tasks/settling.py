@@ -176,7 +176,9 @@ class Settler:
         batch = [job for job in batch if job.id in called]
         storing = {
             job.id: [
-                self._transfers.submit(self._store, job, called[job.id], index, picture, nsfw)
+                self._transfers.submit(
+                    telemetry.within, [job], self._store, job, called[job.id], index, picture, nsfw
+                )
                 for (index, picture), nsfw in zip(
                     made[job.id].pictures.items(), verdicts[job.id], strict=True
                 )

@@ -1,7 +1,8 @@
 """Structured logs for every process: facts as fields. Never a prompt, a key or a picture.
 
 Owns how lines are written, ours and those of libraries, and what may not be in one. What is worth a
-line is said where it happens; `of` has what every line about a job says.
+line is said where it happens; `of` has what every line about a job says, and `within` lets lines
+say it that know of no job.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from tasks.tables import Job
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _BRIEF = 300
 # Fields that are somebody's own, whatever is in them.
@@ -59,6 +63,7 @@ def configure(level: int = logging.INFO) -> None:
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _of_one,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -96,6 +101,13 @@ def _renderer() -> Processor:
     return structlog.processors.JSONRenderer(default=str)
 
 
+def _of_one(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Let a line about one job of a batch name that one only."""
+    if "job_id" in event:
+        event.pop("jobs", None)
+    return event
+
+
 def keep_private(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Take out of a line what is somebody's own, should it ever have got there."""
     return {name: _HIDDEN if name in _PRIVATE else _kept(value) for name, value in event.items()}
@@ -119,6 +131,17 @@ def of(job: Job | Row[Any]) -> Mapping[str, object]:
     A row of a query that has these is as good as the job itself.
     """
     return {"job_id": str(job.id), "gateway_id": str(job.gateway_id), "attempt": job.attempt}
+
+
+def within(jobs: Sequence[Job], do: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Return what a call returns; each line of this thread meanwhile says which jobs it is for.
+
+    So do those of libraries. Threads that it starts are not this one.
+    """
+    about = [of(job) for job in jobs]
+    facts = about[0] if len(about) == 1 else {"jobs": about}
+    with structlog.contextvars.bound_contextvars(**facts):
+        return do(*args, **kwargs)
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:

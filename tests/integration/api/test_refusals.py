@@ -15,10 +15,12 @@ import traceback
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
@@ -481,6 +483,36 @@ def test_our_own_failure_says_nothing_of_our_inside(world: World) -> None:
     assert [line["request_id"] for line in logs] == [body["request_id"]]
 
 
+@pytest.mark.parametrize("named", [str(UUID(int=7)), "a-prompt-that-nobody-may-read"])
+def test_a_failure_is_logged_with_the_job_that_the_request_names(world: World, named: str) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    world.app.before_request_funcs.setdefault(None, []).append(broken)
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        problem(world.client().get(f"/v1/jobs/{named}"), 500, "internal_error")
+
+    [line] = logs
+    assert line["gateway_id"] == str(world.gateway_id)
+    assert line.get("job_id") == (named if named[0] == "0" else None)
+    assert "nobody-may-read" not in repr(line)
+
+
+def test_a_failure_after_a_submission_is_logged_with_its_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(world.runtime.ringer), "ring", broken)
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        problem(world.client().post("/v1/jobs", **job()), 500, "internal_error")
+
+    submitted, failed = logs
+    assert submitted["event"] == "job_submitted"
+    assert (failed["job_id"], failed["attempt"]) == (submitted["job_id"], 0)
+
+
 def test_prompts_do_not_reach_the_log_of_a_failed_statement(world: World) -> None:
     with as_owner(world.sessions) as session:
         session.execute(text("DROP TABLE webhook_deliveries, outputs, result_stems, jobs"))
@@ -537,10 +569,10 @@ def test_what_cannot_be_deleted_is_logged_and_fails_nobody(
 ) -> None:
     runtime = replace(world.runtime, open_store=lambda: Away(store._client, store._bucket))
     with capture_logs() as logs:
-        orders._discard(runtime, "inputs/x.png")
-    assert [(line["event"], line["key"]) for line in logs] == [
-        ("input_left_behind", "inputs/x.png")
-    ]
+        orders._discard(runtime, "inputs/x.png", {"gateway_id": "7"})
+    [line] = logs
+    assert (line["event"], line["key"]) == ("input_left_behind", "inputs/x.png")
+    assert line["gateway_id"] == "7"
 
 
 def test_no_answer_is_guessed_at_or_kept(world: World) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from tasks.app import GENERATE, make_celery
 from tasks.dispatch import Ringer
@@ -131,6 +132,19 @@ def test_a_restart_between_two_bells_loses_none(own_broker: Broker, ringer: Ring
     eventually(lambda: rung(own_broker) == before + 1)
 
 
+def test_bells_that_do_not_get_through_say_which_jobs_they_were_for() -> None:
+    ringer = Ringer(make_celery(TaskSettings(redis_url="redis://127.0.0.1:1/0")))
+    one = bell()
+
+    with capture_logs() as said:
+        ringer.ring(one)
+        eventually(lambda: any(line["event"] == "bells_lost" for line in said))
+
+    assert {line["event"] for line in said} == {"bells_refused", "bells_lost"}
+    for line in said:
+        assert (line["jobs"], line["queues"]) == ([{"job_id": str(one.job_id)}], [QUEUE])
+
+
 def test_a_broker_that_hangs_holds_nobody_up(own_broker: Broker, ringer: Ringer) -> None:
     ringer.ring(bell())
     eventually(lambda: rung(own_broker) == 1)
@@ -144,9 +158,15 @@ def test_a_broker_that_hangs_holds_nobody_up(own_broker: Broker, ringer: Ringer)
 
 def test_too_many_waiting_bells_are_dropped_without_a_word_to_the_caller() -> None:
     ringer = Ringer(make_celery(TaskSettings(redis_url="redis://127.0.0.1:1/0")))
-    for _ in range(10_500):
-        ringer.ring(bell())
+    rung = [bell() for _ in range(10_500)]
+    with capture_logs() as said:
+        for one in rung:
+            ringer.ring(one)
     assert ringer._waiting.qsize() <= 10_000
+    ids = {str(one.job_id) for one in rung}
+    dropped = [line for line in said if line["event"] == "bell_dropped"]
+    assert dropped
+    assert {line["job_id"] for line in dropped} <= ids
     with ringer._waiting.mutex:  # or its thread would complain of the broker for minutes
         ringer._waiting.queue.clear()
 

@@ -6,9 +6,12 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import structlog
 from PIL import Image
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
-from tasks import claims, names
+from tasks import claims, names, telemetry
 from tasks.engine.protocol import ImageTask
 from tasks.storage import ObjectStore
 from tasks.tables import Job
@@ -16,9 +19,17 @@ from tests.fakes import FakeEngine, Gate, MoodyStore, picture
 from tests.invariants import assert_no_orphans, assert_sound
 from tests.stage import FUNDS, IMAGE, OTHER, SIDE, SMALL, Stage
 
+_log = structlog.get_logger()
+
 
 def stored(stage: Stage, store: ObjectStore, job: Job) -> list[Image.Image]:
     return [Image.open(io.BytesIO(store.get(output.key))) for output in stage.outputs(job)]
+
+
+def png(width: int, height: int) -> bytes:
+    data = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(data, "PNG")
+    return data.getvalue()
 
 
 def assert_same(got: Image.Image, expected: Image.Image) -> None:
@@ -52,6 +63,35 @@ def test_a_job_becomes_pictures_that_are_paid_for(stage: Stage, store: ObjectSto
     assert runtime.leases.idle
     assert_sound(stage.sessions, store)
     assert_no_orphans(stage.sessions, store)
+
+
+class Chatty(MoodyStore):
+    """A store whose client has something to say of every call."""
+
+    def _complain(self, key: str) -> None:
+        _log.warning(key.partition("/")[0])
+
+
+def test_what_libraries_say_meanwhile_is_about_the_jobs_of_the_batch(
+    stage: Stage, store: ObjectStore
+) -> None:
+    store.put("inputs/x.png", png(SIDE, SIDE), "image/png")
+    some = [
+        stage.submit(prompt, pipeline=IMAGE, image_size=(SIDE, SIDE), input_key="inputs/x.png")
+        for prompt in ("a secret cat", "a secret dog")
+    ]
+    engine = FakeEngine()
+    engine.on_step = lambda _step: _log.warning("steps")
+
+    with capture_logs(processors=[merge_contextvars]) as said:
+        stage.runner(engine, Chatty.from_settings(stage.settings))[0].serve()
+
+    each = [str(job.id) for job in some]
+    for event in ("inputs", "outputs"):
+        assert sorted(line["job_id"] for line in said if line["event"] == event) == each
+    steps = [line["jobs"] for line in said if line["event"] == "steps"]
+    assert steps[0] == [telemetry.of(stage.job(job.id)) for job in some]
+    assert "secret" not in repr(said)
 
 
 def test_jobs_that_share_a_key_share_a_call_and_get_their_own_pictures(
@@ -103,10 +143,7 @@ def test_a_job_with_more_pictures_than_a_call_takes_several(
 def test_an_input_picture_is_brought_to_the_size_that_is_run(
     stage: Stage, store: ObjectStore
 ) -> None:
-    source = Image.linear_gradient("L").resize((100, 90)).convert("RGB")
-    data = io.BytesIO()
-    source.save(data, "PNG")
-    store.put("inputs/x.png", data.getvalue(), "image/png")
+    store.put("inputs/x.png", png(100, 90), "image/png")
     job = stage.submit("edit", pipeline=IMAGE, image_size=(100, 90), input_key="inputs/x.png")
     engine = FakeEngine()
     runner, _ = stage.runner(engine, store)

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 import structlog
@@ -17,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tasks import telemetry
 from tasks.errors import InferenceError
+from tasks.tables import Job
 from tasks.telemetry import brief
 
 PROMPT = "a prompt that nobody may read"
@@ -152,3 +154,28 @@ def test_what_is_bound_is_in_every_line(log: Log) -> None:
         logging.getLogger("a.library").error("two")
 
     assert [line["gateway_id"] for line in log()] == ["7", "7"]
+
+
+def test_whoever_logs_within_a_batch_says_which_jobs_it_is_for(log: Log) -> None:
+    first, second = (
+        Job(id=UUID(int=number), gateway_id=UUID(int=7), attempt=1, params={"prompt": PROMPT})
+        for number in (1, 2)
+    )
+    warn = logging.getLogger("a.library").warning
+    settled = structlog.get_logger().info
+
+    telemetry.within([first], warn, "one")
+    telemetry.within([first, second], warn, "both")
+    telemetry.within([first, second], settled, "settled", **telemetry.of(second))
+    warn("none")
+
+    ids = {"gateway_id": str(UUID(int=7)), "attempt": 1}
+    about = [{"job_id": str(job.id), **ids} for job in (first, second)]
+    assert [facts(line) for line in log()] == [about[0], {"jobs": about}, about[1], {}]
+
+
+def facts(line: dict[str, Any]) -> dict[str, Any]:
+    """What a line says of jobs."""
+    return {
+        name: line[name] for name in ("job_id", "gateway_id", "attempt", "jobs") if name in line
+    }
