@@ -77,7 +77,9 @@ def _admit() -> None:
     _bind_job(request.view_args or {})
     if request.endpoint is None:
         return  # nothing is at this address, as the router says next
-    security = described(current_app.view_functions[request.endpoint]).security
+    operation = described(current_app.view_functions[request.endpoint])
+    g.submits = operation.submits
+    security = operation.security
     authorization = request.headers.get("Authorization")
     runtime = current()
     keyless = runtime.settings.livepeer_key.get_secret_value()

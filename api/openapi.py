@@ -109,6 +109,8 @@ class Operation:
     body: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     hidden: bool = False
+    # Whether it makes a job: what it refuses is counted.
+    submits: bool = False
     # The body of an error by its status, where it is no problem.
     told_as: Callable[[int], type[BaseModel]] | None = None
     # Statuses that a dialect answers in the place of ours.

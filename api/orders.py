@@ -286,7 +286,6 @@ def submit(runtime: Runtime, order: Order, picture: CheckedImage | None) -> tupl
         else:
             job, wait = _submit_with(runtime, order, picture)
     except Refused as refusal:
-        metrics.REFUSALS.labels(refusal.code).inc()
         _record(runtime, order, refusal)
         raise
     if wait is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy.exc
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from uuid_utils.compat import uuid7
 from werkzeug.exceptions import HTTPException
 
@@ -33,7 +33,7 @@ from api.views import ProblemBody
 from ledger import errors as ledger
 from ledger.money import UnitPrice, plain
 from tasks import errors as tasks
-from tasks import telemetry
+from tasks import metrics, telemetry
 
 _log = telemetry.get_logger()
 _SERVER_ERROR = 500
@@ -283,8 +283,10 @@ class Told:
 
 
 def tell(error: Exception) -> Told:
-    """Return what is to be said of any error, and log what is our fault."""
+    """Return what is to be said of any error; count it of a submission, log what is our fault."""
     problem = problem_of(type(error))
+    if g.get("submits"):
+        metrics.REFUSALS.labels(problem.code).inc()
     facts = _FACTS.get(type(error), lambda _: {})(error)
     if problem.status >= _SERVER_ERROR:
         facts = {"request_id": _logged(error, problem.code)}

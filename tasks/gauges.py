@@ -16,7 +16,8 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks import telemetry
+from ledger import offers
+from tasks import routing, telemetry
 from tasks.workers import SILENCE_S
 
 _log = telemetry.get_logger()
@@ -113,9 +114,7 @@ def _families() -> dict[str, GaugeMetricFamily]:
 
 
 def _read(session: Session, families: dict[str, GaugeMetricFamily]) -> None:
-    for row in _rows(session, _DEPTHS, most=DEEP):
-        families["queue_depth"].add_metric([row.queue, row.model_id], row.depth)
-        families["queue_oldest_seconds"].add_metric([row.queue, row.model_id], row.oldest_s)
+    _read_queues(session, families["queue_depth"], families["queue_oldest_seconds"])
     for row in _rows(session, _RUNNING):
         families["jobs_running"].add_metric([], row.jobs)
     for row in _rows(session, _RECENT, most=MOST):
@@ -124,6 +123,21 @@ def _read(session: Session, families: dict[str, GaugeMetricFamily]) -> None:
         families["open_holds"].add_metric([], row.holds)
     for row in _rows(session, _WORKERS, silence_s=SILENCE_S):
         families["live_workers"].add_metric([row.orchestrator], row.live)
+
+
+def _read_queues(session: Session, depth: GaugeMetricFamily, oldest: GaugeMetricFamily) -> None:
+    """Read the queues that have jobs, and add those of live offers: theirs are 0, not missing."""
+    empty = {
+        routing.queue_name(offer.capability, offer.orchestrator): offer.capability.model_id
+        for offer in offers.live(session)
+    }
+    for row in _rows(session, _DEPTHS, most=DEEP):
+        empty.pop(row.queue, None)
+        depth.add_metric([row.queue, row.model_id], row.depth)
+        oldest.add_metric([row.queue, row.model_id], row.oldest_s)
+    for labels in empty.items():
+        depth.add_metric(labels, 0)
+        oldest.add_metric(labels, 0)
 
 
 def _rows(session: Session, statement: TextClause, **values: object) -> Sequence[Any]:

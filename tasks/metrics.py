@@ -2,8 +2,9 @@
 
 Owns the metrics of workers and what the API counts of the same things; what only the database
 knows is `gauges`', what an engine has in memory `inventory`'s, and what an audit found
-`bookkeeping`'s. Labels are few and known: a model of the catalog, a phase, an outcome; never a
-gateway, a job or a word of a prompt. Values are for watching, and no money is reckoned with them.
+`bookkeeping`'s. Labels are few and known: a model of the catalog, a phase, an outcome, a code;
+never a gateway, a job or a word of a prompt. Values are for watching, and no money is reckoned with
+them.
 
 There is no gauge here: the API's processes import this and are asked together, and a gauge would
 stay theirs one by one, those that have ended included.
@@ -58,7 +59,11 @@ DELIVERIES = Counter(
     ["outcome"],
 )
 HOLDS = Counter("pixeltoll_holds", "Holds that were placed, one for each new job.", ["model_id"])
-REFUSALS = Counter("pixeltoll_refusals", "Jobs that the books refused.", ["reason"])
+REFUSALS = Counter(
+    "pixeltoll_refusals",
+    "Submissions that an error answered, by its code; only what the books refused has a record.",
+    ["reason"],
+)
 
 
 @contextmanager

@@ -73,6 +73,7 @@ REFUSALS = (
             )
         ],
         errors=[*REFUSALS, InsufficientFunds, OverBudget, IdempotencyConflict],
+        submits=True,
     )
 )
 def submit() -> Response:

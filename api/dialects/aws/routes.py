@@ -38,6 +38,7 @@ _ERRORS = (*REFUSALS, UnknownRuntime, InsufficientFunds, OverBudget, Idempotency
         headers=_HEADERS,
         answers=(Answer(200, "The task will be done", answers.Accepted),),
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
         instead=answers.INSTEAD,
     )
@@ -61,6 +62,7 @@ def v1alpha2() -> Response:
         headers=_HEADERS,
         answers=(Answer(200, "The task will be done", answers.AcceptedByModel),),
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
         instead=answers.INSTEAD,
     )

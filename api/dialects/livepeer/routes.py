@@ -61,6 +61,7 @@ _ERRORS = (
         headers=_HEADERS,
         answers=_ANSWERS,
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
     )
 )
@@ -82,6 +83,7 @@ def text_to_image() -> Response:
         headers=_HEADERS,
         answers=_ANSWERS,
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
     )
 )

@@ -37,6 +37,7 @@ _ERRORS = (*REFUSALS, InsufficientFunds, OverBudget, StorageError, TooManyWaitin
         body={parsing.JSON: TextToImage},
         answers=_ANSWERS,
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
     )
 )
@@ -56,6 +57,7 @@ def txt2img() -> Response:
         body={parsing.JSON: ImageToImage},
         answers=_ANSWERS,
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
     )
 )
@@ -101,6 +103,7 @@ def _made(fields: TextToImage | ImageToImage) -> Response:
         body={parsing.JSON: ExtraSingleImage},
         answers=(Answer(200, "The picture", answers.Extra), *_ANSWERS[1:]),
         errors=_ERRORS,
+        submits=True,
         told_as=answers.told_as,
     )
 )

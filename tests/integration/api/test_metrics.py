@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from api import hooks, settings
 from api.metrics import MemoryCollector
+from api.openapi import described
+from ledger.errors import InsufficientFunds
 from tests.integration.api.conftest import MakeWorld
 from tests.integration.api.world import GOOD, MODEL, World
 
@@ -43,6 +45,9 @@ def test_holds_refusals_and_requests_are_counted(world: World) -> None:
     world.submit(prompt=WORDS)
     world.set_limit("0.000000000000000001")
     assert world.client().post("/v1/jobs", json=GOOD).status_code == 402
+    assert world.client().post("/v1/quotes", json=GOOD).status_code == 402
+    assert world.client().post("/text-to-image", json={"prompt": 7}).status_code == 422
+    assert world.client("").post("/sdapi/v1/txt2img", json={}).status_code == 401
     assert world.client("").get(f"/v1/jobs/{WORDS}").status_code == 401
     after = read(world)
 
@@ -52,10 +57,19 @@ def test_holds_refusals_and_requests_are_counted(world: World) -> None:
         if not key[0].endswith(("_created", "_bucket", "_sum")) and value != before.get(key, 0)
     }
     assert grown.pop(("holds_total", MODEL)) == 1
-    assert grown.pop(("refusals_total", "over_price_limit")) == 1
+    refused_for = {key[1]: grown[key] for key in grown if key[0] == "refusals_total"}
+    assert refused_for == {"over_price_limit": 1, "invalid_params": 1, "not_authenticated": 1}
     assert grown.pop(("http_requests_total", *submitted)) == 1
     assert grown.pop(("http_requests_total", *refused)) == 1
     assert grown.pop(("http_requests_total", "GET", "/v1/jobs/<job_id>", "401")) == 1
+
+
+def test_what_may_take_funds_is_a_submission(world: World) -> None:
+    operations = [described(view) for view in world.app.view_functions.values()]
+    submitting = [one for one in operations if one.submits]
+
+    assert submitting == [one for one in operations if InsufficientFunds in one.errors]
+    assert {one.tag for one in submitting} == {"jobs", "livepeer", "aws", "sdwebui"}
 
 
 def test_a_repeated_request_holds_nothing_more(world: World) -> None:

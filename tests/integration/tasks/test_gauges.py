@@ -6,11 +6,19 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.orm import sessionmaker
 
+from ledger import offers
 from ledger.db import make_engine
+from ledger.offers import Capability
 from tasks.gauges import DatabaseCollector
 from tasks.inventory import EngineCollector
 from tests.fakes import FakeEngine
-from tests.stage import OTHER, OWNER, SMALL, Stage, queue
+from tests.stage import IMAGE, OTHER, OWNER, SMALL, TEXT, UNLOADABLE, Stage, queue
+
+OFFERED = [
+    (queue(model_id, pipeline), model_id)
+    for model_id in (SMALL, OTHER, UNLOADABLE)
+    for pipeline in (TEXT, IMAGE)
+]
 
 
 def values(collector: DatabaseCollector | EngineCollector) -> dict[tuple[str, ...], float]:
@@ -41,7 +49,10 @@ def test_queues_states_holds_and_workers_are_counted(stage: Stage) -> None:
     oldest_s = {key[1]: found.pop(key) for key in list(found) if key[0] == "queue_oldest_seconds"}
     assert 3600 <= oldest_s[queue(OTHER)] < 3700
     assert 0 <= oldest_s[queue(SMALL)] < 60
+    assert sum(map(bool, oldest_s.values())) == 2
+    empty: dict[tuple[str, ...], float] = {("queue_depth", *labels): 0 for labels in OFFERED}
     assert found == {
+        **empty,
         ("queue_depth", queue(OTHER), OTHER): 1,
         ("queue_depth", queue(SMALL), SMALL): 1,
         ("jobs_running",): 1,
@@ -51,6 +62,18 @@ def test_queues_states_holds_and_workers_are_counted(stage: Stage) -> None:
         ("open_holds",): 3,
         ("live_workers", OWNER): 1,
     }
+
+
+def test_a_queue_in_which_nothing_waits_is_0_while_its_offer_holds(stage: Stage) -> None:
+    def lengths() -> dict[tuple[str, ...], float]:
+        found = values(DatabaseCollector(stage.sessions))
+        return {key: value for key, value in found.items() if key[0].startswith("queue_")}
+
+    kinds = ("queue_depth", "queue_oldest_seconds")
+    assert lengths() == {(kind, *labels): 0 for kind in kinds for labels in OFFERED}
+    with stage.sessions.begin() as session:
+        offers.withdraw(session, offers.live_for(session, Capability(TEXT, OTHER))[0])
+    assert {key[1] for key in lengths()} == {name for name, _ in OFFERED} - {queue(OTHER)}
 
 
 def test_a_worker_that_went_silent_does_not_count(stage: Stage) -> None:
