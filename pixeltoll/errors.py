@@ -13,7 +13,6 @@
     |-- Unprotected         Flower was to start for anybody to see
     |-- NotReached          there is no API where one should be
     |-- Refused             the API says no
-    |-- NotFinished         nobody waits any more for a job that goes on
     |-- NotDrained          workers that were to leave are still there
     |-- NoDrawing           a picture needs what is not installed
     `-- DemoFailed          the demo's jobs or sums are not what they should be
@@ -140,17 +139,6 @@ class Refused(PixeltollError):
         self.status = status
         self.code = code
         super().__init__(detail)
-
-
-class NotFinished(PixeltollError):
-    """Raised when somebody stops waiting for a job; says how to come back to it."""
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__(
-            f"Job {job_id} goes on. `pixeltoll jobs wait {job_id}` saves its pictures, "
-            f"`pixeltoll jobs cancel {job_id}` ends it."
-        )
 
 
 class NotDrained(PixeltollError):

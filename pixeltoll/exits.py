@@ -22,6 +22,8 @@ class Exit(IntEnum):
     NO_PICTURES = 4, "`submit` and `jobs wait`: the job ended without pictures, and costs nothing."
     RESTART = STALLED, "`worker` and `scheduler`: start it again, it stands still."
     NOT_REGISTERED = NOT_REGISTERED, "`worker`: its key was revoked. Starting it again is no help."
+    # Typer ends a command so by itself, and the others do as it does.
+    INTERRUPTED = 130, "Ctrl-C ended it before it was done; a job that it has submitted goes on."
 
     meaning: str
 

@@ -12,7 +12,7 @@ import typer
 
 from pixeltoll.client import Client, Facts, body_of, price_bound
 from pixeltoll.console import bars, complain, say, show, show_all, tell
-from pixeltoll.errors import BadArgument, NotFinished
+from pixeltoll.errors import BadArgument
 from pixeltoll.exits import Exit
 from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 from pixeltoll.settings import ClientSettings
@@ -158,7 +158,11 @@ def _finish(client: Client, job: Facts, output: Path, *, as_json: bool) -> None:
             for job in client.watch(job):  # noqa: B020, PLR1704  the same job, later
                 shown.update(bar, completed=job["progress"], description=job["state"])
     except KeyboardInterrupt:
-        raise NotFinished(job["id"]) from None
+        complain(
+            f"Job {job['id']} goes on. `pixeltoll jobs wait {job['id']}` saves its pictures, "
+            f"`pixeltoll jobs cancel {job['id']}` ends it."
+        )
+        raise typer.Exit(Exit.INTERRUPTED) from None
     saved = client.save(job, output)
     if as_json:
         show({**job, "files": saved}, as_json=True)

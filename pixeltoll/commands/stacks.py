@@ -52,7 +52,7 @@ def run_demo(
             demo.run(running, output)
     except KeyboardInterrupt:
         complain("Stopped before the end.")
-        sys.exit(Exit.FAILED)
+        sys.exit(Exit.INTERRUPTED)
 
 
 def _end_by_exception() -> None:

@@ -30,7 +30,9 @@ _COMPLETION = """\
 `pixeltoll --install-completion` teaches the shell that it runs in (bash, zsh, fish, PowerShell) to
 complete commands and options; `pixeltoll --show-completion` writes what it would install.
 """
-_EXITS = "How a command ends is its exit status. A process that a signal ends has the signal's own."
+_EXITS = """\
+How a command ends is its exit status. What runs until it is told to stop, as `up`, the API and
+workers do, is done then, by Ctrl-C, too. A process that a signal ends has the signal's own."""
 
 
 def page() -> str:

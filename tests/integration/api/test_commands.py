@@ -124,6 +124,20 @@ def test_jobs_are_listed_shown_canceled_and_come_back_to(
     assert job["id"] in operator.run("jobs", "list")
 
 
+def test_who_stops_waiting_is_told_how_to_come_back(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    job = operator.json("submit", "later", "--no-wait", "--yes")
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "watch", pressed)
+        said = operator.ended("jobs", "wait", job["id"], status=130).stderr
+    assert f"`pixeltoll jobs wait {job['id']}`" in said
+    assert operator.json("jobs", "wait", job["id"])["state"] == "succeeded"
+
+
 def test_where_there_is_no_api_that_is_said(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,17 @@ def test_what_is_not_understood_ends_with_its_own_status(
     Operator().run(*arguments, status=status)
 
 
+def test_ctrl_c_ends_a_command_with_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixeltoll.commands.doctor.settle", pressed)
+    Operator().run("doctor", status=Exit.INTERRUPTED)
+    monkeypatch.setattr("pixeltoll.stack.running", pressed)
+    monkeypatch.setattr("pixeltoll.commands.stacks._end_by_exception", lambda: None)
+    assert "before the end" in Operator().ended("demo", status=Exit.INTERRUPTED).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
