@@ -21,6 +21,7 @@ import redis
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from packaging.requirements import Requirement
+from packaging.version import Version
 from sqlalchemy import Connection, Engine, text
 
 from ledger import db
@@ -33,6 +34,11 @@ State: TypeAlias = Literal["ok", "warning", "wrong"]
 
 _TIMEOUT_S = 5.0
 _POSTGRES = 140_000
+# Celery's queues that expire are kept by `ZADD GT`, which there is since then. Valkey says which
+# Redis it is like.
+_REDIS = Version("6.2")
+# Of what an installation may have beyond what every one needs, tools of development may be any.
+_TOOLS = "dev"
 # Beyond the first, times in answers are off; beyond the other, S3 refuses what we sign.
 _SKEW_S, _SKEW_MAX_S = 2.0, 300.0
 _FULL = 0.8
@@ -102,16 +108,18 @@ def _tried(name: str, check: Callable[[], Finding], advice: str) -> Finding:
 
 
 def _versions() -> Finding:
-    """Compare what is installed with what this program needs."""
+    """Compare what is installed with what this program needs, and what it can use."""
     wrong = []
+    extras = {*(metadata.metadata("pixeltoll").get_all("Provides-Extra") or ()), ""} - {_TOOLS}
     for line in metadata.requires("pixeltoll") or ():
         needed = Requirement(line)
-        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
-            continue
         try:
             has = metadata.version(needed.name)
         except metadata.PackageNotFoundError:
-            has = "none"
+            has = "none" if _is_for(needed, "") else ""
+        # Not every machine needs an extra; one that is there must fit, or a worker fails with it.
+        if not has or not any(_is_for(needed, extra) for extra in extras):
+            continue
         if has == "none" or not needed.specifier.contains(has, prereleases=True):
             wrong.append(f"{needed.name} {has}, not {needed.specifier}")
     if wrong:
@@ -119,6 +127,11 @@ def _versions() -> Finding:
         return Finding("versions", "wrong", "; ".join(wrong), advice)
     has = f"pixeltoll {metadata.version('pixeltoll')}, Python {platform.python_version()}"
     return Finding("versions", "ok", f"{has} on {sys.platform}")
+
+
+def _is_for(needed: Requirement, extra: str) -> bool:
+    """Tell whether a requirement is one of this machine's with an extra, or without any."""
+    return needed.marker is None or needed.marker.evaluate({"extra": extra})
 
 
 def _database(engine: Engine) -> Finding:
@@ -199,6 +212,10 @@ def _broker(url: str) -> Finding:
         url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
     ) as client:
         info: Mapping[str, Any] = client.info("everything")
+    version = info.get("valkey_version") or info.get("redis_version")
+    if Version(str(info.get("redis_version", _REDIS))) < _REDIS:
+        advice = f"It must be Redis {_REDIS} or later, or Valkey."
+        return Finding("broker", "wrong", f"version {version}", advice)
     policy = str(info.get("maxmemory_policy", "noeviction"))
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if policy != "noeviction" and most:
@@ -213,7 +230,6 @@ def _broker(url: str) -> Finding:
     if info.get("aof_last_write_status", "ok") != "ok":
         advice = "Look at its disk: what it is sent is not written."
         return Finding("broker", "wrong", "its last write to disk failed", advice)
-    version = info.get("valkey_version") or info.get("redis_version")
     return Finding("broker", "ok", f"version {version}, with an append-only file")
 
 
