@@ -41,7 +41,7 @@ _LEASE_MARGIN_S = 30.0
 _MAX_PAUSE_S = 6 * 3600.0
 _GONE = 410
 # What is counted of an attempt, by the state of its delivery afterwards.
-_OUTCOMES: Mapping[str | None, str] = {
+OUTCOMES: Mapping[str | None, str] = {
     "delivered": "delivered",
     "pending": "failed",
     "failed": "given_up",
@@ -164,7 +164,7 @@ class Courier:
             outcome = self._try(parcel)
         with self._sessions.begin() as session:
             state = note(session, parcel, outcome, self._settings)
-        metrics.DELIVERIES.labels(_OUTCOMES[state]).inc()
+        metrics.DELIVERIES.labels(OUTCOMES[state]).inc()
         if outcome.error is not None:
             _log.info(
                 "webhook_failed",

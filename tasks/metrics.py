@@ -23,6 +23,7 @@ from tasks import tracing
 from tasks.tables import Job
 
 Phase: TypeAlias = Literal["queue", "load", "denoise", "encode", "upload", "settle"]
+Outcome: TypeAlias = Literal["succeeded", "failed", "requeued"]
 
 _SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
 _SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
@@ -87,8 +88,13 @@ def note_claimed(claimed: Sequence[Job]) -> None:
             PHASE_SECONDS.labels("queue", job.model_id).observe(max(0.0, waited_s))
 
 
+def note_done(job: Job, outcome: Outcome) -> None:
+    """Note that this worker is done with a job."""
+    WORKER_JOBS.labels(outcome, job.model_id).inc()
+
+
 def note_captured(job: Job, pictures: int) -> None:
-    """Note that a job was charged for so many of its pictures."""
-    WORKER_JOBS.labels("succeeded", job.model_id).inc()
+    """Note that a job succeeded, and was charged for so many of its pictures."""
+    note_done(job, "succeeded")
     CAPTURES.labels(job.model_id).inc()
     CAPTURED_UNITS.labels(job.model_id).inc(job.units // job.num_images * pictures)

@@ -351,7 +351,7 @@ class Settler:
                 if not current:
                     claims.leave_to_sweep(session, [job.id])
             if current:
-                metrics.WORKER_JOBS.labels("requeued" if again else "failed", job.model_id).inc()
+                metrics.note_done(job, "requeued" if again else "failed")
         except Exception as gone:  # noqa: BLE001  the lease ends, and the job runs again
             _log.warning("settlement_failed", **telemetry.of(job), error=telemetry.brief(gone))
         self._run.leases.drop([job])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import get_args
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ from sqlalchemy.orm import sessionmaker
 
 from api import metrics as http_metrics
 from ledger.settings import LedgerSettings
-from tasks import bookkeeping
+from tasks import bookkeeping, delivery
 from tasks import metrics as job_metrics
 from tasks.gauges import DatabaseCollector
 from tasks.inventory import EngineCollector
@@ -24,6 +26,8 @@ from tests.fakes import FakeEngine
 OPS = ROOT / "ops"
 NAMED = re.compile(r"\b((?:pixeltoll|process)_[a-z_]+)")
 LABELS = re.compile(r"\bby \(([a-z_, ]+)\)|\{([^}]*)\}")
+SELECTED = re.compile(r"\b([a-z_]+)\{([^}]*)\}")
+MATCHER = re.compile(r'([a-z_]+)(=~|!~|!=|=)"([^"]*)"')
 # What Prometheus adds to everything that it reads, and to histograms.
 ADDED = {"job", "instance", "le"}
 BOARD = json.loads((OPS / "grafana-dashboard.json").read_text("utf-8"))
@@ -86,6 +90,29 @@ def test_every_metric_that_is_asked_for_exists(expression: str) -> None:
         asked |= {name.strip() for name in grouped.split(",") if name.strip()}
         asked |= set(re.findall(r"([a-z_]+)\s*=", matched))
     assert asked <= ADDED.union(*(one.labels for one in METRICS))
+
+
+def emitted() -> dict[tuple[str, str], set[str]]:
+    """What a label of a metric may be, where an expression asks for one of its values."""
+    jobs = yaml.safe_load((OPS / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    names = {one["job_name"] for one in jobs}
+    return {
+        ("pixeltoll_phase_seconds_bucket", "phase"): set(get_args(job_metrics.Phase)),
+        ("pixeltoll_worker_jobs_total", "outcome"): set(get_args(job_metrics.Outcome)),
+        ("pixeltoll_webhook_deliveries_total", "outcome"): set(delivery.OUTCOMES.values()),
+        ("pixeltoll_http_requests_total", "status"): {str(status.value) for status in HTTPStatus},
+        ("up", "job"): names,
+        ("process_resident_memory_bytes", "job"): names,
+    }
+
+
+def test_every_value_of_a_label_that_is_asked_for_is_one_that_there_may_be() -> None:
+    for name, matchers in SELECTED.findall(" ".join(EXPRESSIONS)):
+        asked = MATCHER.findall(matchers)
+        assert ",".join(f'{label}{how}"{value}"' for label, how, value in asked) == matchers
+        for label, how, value in asked:
+            pattern = value if "~" in how else re.escape(value)
+            assert any(re.fullmatch(pattern, one) for one in emitted()[name, label]), value
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda one: one.name)
