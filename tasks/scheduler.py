@@ -132,14 +132,17 @@ class Sweeper:
             return
         with self._sessions.begin() as session:
             outdated = sweeps.outdated(session, self._settings.keep_results_s)
-        keys = [key for some in outdated.values() for key in some]
+        if not outdated:
+            return
+        ended = [job for job, _ in outdated]
+        keys = [key for _, some in outdated for key in some]
         if keys:
-            self._store.delete(keys)
-        if outdated:
-            # After the objects: what was not deleted is found again. Deleting twice is no error.
-            with self._sessions.begin() as session:
-                sweeps.mark_deleted(session, outdated)
-            _log.info("results_deleted", count=len(outdated), objects=len(keys))
+            telemetry.within(ended, self._store.delete, keys)
+        # After the objects: what was not deleted is found again. Deleting twice is no error.
+        with self._sessions.begin() as session:
+            sweeps.mark_deleted(session, [job.id for job in ended])
+        about = [telemetry.of(job) for job in ended]
+        _log.info("results_deleted", jobs=about, objects=len(keys))
 
     def forget_workers(self) -> None:
         """Drop the rows of workers that died without a word."""

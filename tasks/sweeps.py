@@ -187,7 +187,7 @@ def mark_swept(session: Session, job_id: UUID) -> None:
     session.execute(update(Job).where(Job.id == job_id).values(swept=True))
 
 
-def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
+def outdated(session: Session, keep_s: float) -> list[tuple[Job, list[str]]]:
     """Return jobs that ended longer than `keep_s` ago, with the objects that are to go."""
     rows = session.scalars(
         select(Job)
@@ -196,13 +196,12 @@ def outdated(session: Session, keep_s: float) -> dict[UUID, list[str]]:
         .order_by(Job.finished_at)
         .limit(_SWEEP_BATCH)
     )
-    return {
-        job.id: [
-            *(output.key for output in job.outputs),
-            *(key for key in (job.input_key, _manifest(job)) if key is not None),
-        ]
-        for job in rows
-    }
+    return [(job, _kept(job)) for job in rows]
+
+
+def _kept(job: Job) -> list[str]:
+    keys = (job.input_key, _manifest(job))
+    return [*(output.key for output in job.outputs), *(key for key in keys if key is not None)]
 
 
 def _manifest(job: Job) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog.testing
 
-from tasks import claims, sweeps, workers
+from tasks import claims, sweeps, telemetry, workers
 from tasks.scheduler import Sweeper
 from tasks.storage import ObjectStore
 from tasks.tables import Job
@@ -232,9 +232,12 @@ def test_pictures_that_had_their_time_are_deleted_with_the_input(
     sweeper(stage, store).tidy()
     assert len(list(store.list(""))) == 3
     keeping = stage.settings.model_copy(update={"keep_results_s": 60})
-    for _ in range(2):
-        Sweeper(stage.sessions, store, lambda _bell: None, keeping).tidy()
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            Sweeper(stage.sessions, store, lambda _bell: None, keeping).tidy()
 
+    [line] = [line for line in said if line["event"] == "results_deleted"]
+    assert (line["jobs"], line["objects"]) == ([telemetry.of(stage.job(old.id))], 2)
     assert [one.key for one in store.list("")] == [f"outputs/{young.id}/1/0.png"]
     kept = [
         stage.scalar("SELECT kept FROM jobs WHERE id = :id", id=job.id)
