@@ -387,9 +387,10 @@ def test_one_job_that_the_books_refuse_does_not_cost_the_others(
     with stage.sessions.begin() as session:
         holds.void(session, [spoilt.hold_id])
     runner, runtime = stage.runner(FakeEngine(), store)
-    for attempt in (1, 2, 3):
+    # A round may take it again, where settling it was faster than looking for more.
+    while (tried := stage.job(spoilt.id).attempt) < 3:
         runner.serve()
-        assert stage.job(spoilt.id).attempt == attempt
+        assert tried < stage.job(spoilt.id).attempt <= 3
     assert outcome(stage, good) == outcome(stage, late) == ("succeeded", 1, None)
     # It cannot even fail: the books must be mended first. Until then it is in nobody's way.
     assert stage.states([spoilt]) == ["running"]
