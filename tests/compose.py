@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -119,9 +118,15 @@ class Native:
         assert self.process.poll() is None, self.said()
         return subprocess.run(self.check, env=self.env, check=False).returncode == 0
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+    def leave(self) -> None:
+        """Tell it to leave."""
         assert self.process is not None
-        self.process.send_signal(number)
+        self.process.terminate()
+
+    def stop(self) -> int:
+        """Tell it to leave, and return its status."""
+        self.leave()
+        assert self.process is not None
         return self.process.wait(30)
 
     def said(self) -> str:

@@ -26,8 +26,8 @@ BODY = {"pipeline": TEXT, "model_id": SMALL, "prompt": "a cat", "num_images_per_
 # Short: the requests of this kind wait for their job, whichever process leaves meanwhile.
 _SIZE = {"width": SIDE, "height": SIDE, "num_inference_steps": 4}
 LIVEPEERS = {"model_id": SMALL, "prompt": "a dog", **_SIZE}
-# A busy machine may stand still for longer than the other tests' leases last, and nothing here is to
-# wait for the end of one.
+# A busy machine may stand still for longer than the leases of other tests last, and nothing here is
+# to wait for the end of one.
 PATIENT = {"PIXELTOLL_LEASE_S": "30"}
 OPEN = {"queued", "running"}
 
@@ -173,7 +173,7 @@ def started_api(house: House) -> tuple[Process, str]:
 
 
 def test_a_rolling_restart_of_everything_under_load(house: House) -> None:
-    """Of all that a job passes through: nobody's job waits for Flower."""
+    """Of all that a job passes through: not of Flower, which no job and no client waits for."""
     with house.stage.sessions.begin() as session:
         _, key = auth.create_key(session, house.stage.gateway_id, "clients")
     worker = house.start_worker(step_s=0.01, **PATIENT)
