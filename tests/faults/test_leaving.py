@@ -57,24 +57,22 @@ def test_a_batch_that_takes_too_long_is_handed_back(house: House, operator: Oper
 
 
 def test_a_worker_is_drained_from_outside_and_stays(house: House, operator: Operator) -> None:
-    worker = house.start_worker(step_s=0.5)
-    house.wait_until_idle(worker)
     job = house.stage.submit("a cat")
-    with house.sweeping():
-        house.wait_for_step()
-        [row] = operator.rows("drain", "--all")
-        assert (row["state"], row["running"]) == ("drained", 0)
-        assert house.stage.states([job]) == ["succeeded"]
-        after = house.stage.submit("later")
-        eventually(lambda: worker.said("worker_drained"))
-        assert worker.is_running()
-        [row] = operator.rows("workers")
-        assert row["state"] == "drained"
-        assert house.stage.states([after]) == ["queued"]
-        worker.signal(signal.SIGTERM)
-        assert worker.wait() == 0
-        assert operator.rows("drain", "--all") == []
-        assert "no worker of that id" in operator.complaint("drain", row["id"])
+    worker = house.start_worker(step_s=0.5, **PATIENT)
+    house.wait_for_step()
+    [row] = operator.rows("drain", "--all")
+    assert (row["state"], row["running"]) == ("drained", 0)
+    assert house.stage.states([job]) == ["succeeded"]
+    after = house.stage.submit("later")
+    eventually(lambda: worker.said("worker_drained"))
+    assert worker.is_running()
+    [row] = operator.rows("workers")
+    assert row["state"] == "drained"
+    assert house.stage.states([after]) == ["queued"]
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert operator.rows("drain", "--all") == []
+    assert "no worker of that id" in operator.complaint("drain", row["id"])
     house.assert_sound()
 
 
