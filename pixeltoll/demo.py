@@ -13,14 +13,13 @@ from fractions import Fraction
 from functools import reduce
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.orm import Session, sessionmaker
 
 from ledger import accounts, db, reports
 from ledger.money import EXACT, plain, unit_price
 from pixeltoll.bootstrap import DEMO
 from pixeltoll.client import Client, Facts, body_of
-from pixeltoll.console import say
+from pixeltoll.console import bars, say
 from pixeltoll.errors import DemoFailed
 from pixeltoll.stack import Stack
 
@@ -77,15 +76,10 @@ def run(stack: Stack, output: Path) -> None:
 def _finish(stack: Stack, client: Client, job: Facts) -> Facts:
     """Follow a job to its end and return it."""
     give_up_at = time.monotonic() + _JOB_TIMEOUT_S
-    with Progress(
-        TextColumn("{task.fields[pipeline]:<15} {task.fields[state]:<10}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    ) as shown:
-        bar = shown.add_task("", total=1.0, pipeline=job["pipeline"], state=job["state"])
+    with bars(as_json=False) as shown:
+        bar = shown.add_task(_doing(job), total=1.0)
         for now in client.watch(job):
-            shown.update(bar, completed=now["progress"], state=now["state"])
+            shown.update(bar, completed=now["progress"], description=_doing(now))
             stack.tend()
             if time.monotonic() > give_up_at:
                 message = f"Job {job['id']} is still {now['state']} after {_JOB_TIMEOUT_S:g} s."
@@ -95,6 +89,10 @@ def _finish(stack: Stack, client: Client, job: Facts) -> Facts:
         message = f"Job {job['id']} {job['state']}: {job['error']}"
         raise DemoFailed(message)
     return job
+
+
+def _doing(job: Facts) -> str:
+    return f"{job['pipeline']:<15} {job['state']:<10}"
 
 
 def _save(client: Client, job: Facts, output: Path) -> list[Path]:

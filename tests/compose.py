@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,7 @@ def required() -> set[str]:
 
 def filled_in() -> dict[str, str]:
     """The example of secrets as somebody fills it in who leaves empty what may be."""
-    secrets = dict.fromkeys(required(), "secret")
-    return env_example() | secrets
+    return env_example() | {name: f"canary-{name}" for name in required()}
 
 
 def load(env: Mapping[str, str]) -> dict[str, Any]:
@@ -69,6 +68,24 @@ def load(env: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def ours(compose: Mapping[str, Any], without: str) -> list[str]:
+    """The services that are built here, less those of a profile, each after what it waits for."""
+    services = {
+        name: one
+        for name, one in compose["services"].items()
+        if "build" in one and without not in one.get("profiles", [])
+    }
+    waits = {name: set(services) & set(one.get("depends_on", {})) for name, one in services.items()}
+    return list(TopologicalSorter(waits).static_order())
+
+
+def once(compose: Mapping[str, Any]) -> set[str]:
+    """The services that others wait for until they have ended."""
+    waits = (one.get("depends_on", {}).items() for one in compose["services"].values())
+    ended = {"condition": "service_completed_successfully"}
+    return {name for some in waits for name, until in some if until == ended}
+
+
 @dataclass
 class Native:
     """A service of the file as a process of this machine."""
@@ -78,13 +95,15 @@ class Native:
     env: dict[str, str]
     check: list[str]
     log: Path
+    root: Path
+    """What it is at home and at work in, and is to leave empty: in a container it cannot write."""
     ports: Mapping[str, int]
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.argv, env=self.env, cwd=self.log.parent, stdout=out, stderr=out
+                self.argv, env=self.env, cwd=self.root, stdout=out, stderr=out
             )
 
     def run(self) -> None:
@@ -99,9 +118,15 @@ class Native:
         assert self.process.poll() is None, self.said()
         return subprocess.run(self.check, env=self.env, check=False).returncode == 0
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+    def leave(self) -> None:
+        """Tell it to leave."""
         assert self.process is not None
-        self.process.send_signal(number)
+        self.process.terminate()
+
+    def stop(self) -> int:
+        """Tell it to leave, and return its status."""
+        self.leave()
+        assert self.process is not None
         return self.process.wait(30)
 
     def said(self) -> str:
@@ -118,6 +143,10 @@ class Machine:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What replaces a variable of a service, whatever the file says."""
 
+    @property
+    def roots(self) -> Path:
+        return self.folder / "roots"
+
     def service(self, compose: Mapping[str, Any], name: str) -> Native:
         asked = compose["services"][name]
         words = [*asked["command"], *asked.get("healthcheck", {}).get("test", [])]
@@ -126,13 +155,16 @@ class Machine:
         ports = {port: free_port() for port in sorted(inner)}
         env = {key: self._here(value, ports, asked) for key, value in given.items()}
         env |= {key: value for key, value in self.environment.items() if key in env}
-        bare = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
+        bare = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
+        root = self.roots / name
+        root.mkdir(parents=True, exist_ok=True)
         return Native(
             name=name,
             argv=self._command(asked["command"], ports, asked),
-            env={**bare, **env},
+            env={"HOME": str(root), **bare, **env},
             check=self._command(asked.get("healthcheck", {}).get("test", [])[1:], ports, asked),
             log=self.folder / f"{name}.log",
+            root=root,
             ports=ports,
         )
 
@@ -153,5 +185,5 @@ class Machine:
             source, target = volume.split(":")[:2]
             folder = self.folder / source
             folder.mkdir(exist_ok=True)
-            word = re.sub(rf"(^|(?<=[\s=])){target}(?=/|$|\s)", str(folder), word)
+            word = re.sub(rf"(^|(?<=[\s=,])){target}(?=/|$|\s)", str(folder), word)
         return word.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  not on a test's machine

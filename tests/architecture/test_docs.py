@@ -40,6 +40,18 @@ def test_every_link_from_outside_the_site_leads_somewhere(page: str) -> None:
         assert (ROOT / target).exists(), f"{page} links to {target}"
 
 
+def test_the_readme_is_one_screen_and_a_table_of_contents() -> None:
+    page = (ROOT / "README.md").read_text("utf-8")
+    screen, contents = page.split("\n## Read on\n")
+
+    assert len(screen.splitlines()) <= 45
+    assert len(page.splitlines()) <= 60
+    assert len(re.findall(r"!\[\]\(docs/images/shapes-\d\.png\)", screen)) == 4
+    assert {"docs/tutorial.md", "docs/operations.md", "docs/glossary.md"} <= set(
+        LINK.findall(contents)
+    )
+
+
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(
     tmp_path: Path,
 ) -> None:

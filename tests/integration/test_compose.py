@@ -7,6 +7,7 @@ they let out, in logs, to Flower, as metrics and to the broker, is read for what
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -22,24 +23,38 @@ import httpx
 import psycopg
 import pytest
 import redis
+from PIL import Image, PngImagePlugin
 from psycopg.errors import InsufficientPrivilege
+from pydantic import SecretStr
 
 from pixeltoll import embedded
 from pixeltoll.health import answer
 from pixeltoll.settings import child_environment
+from tasks.settings import TaskSettings
+from tasks.storage import ObjectStore
 from tests import compose
 from tests.compose import Machine, Native
 from tests.databases import administer
 from tests.stage import eventually
 from tests.support import Servers
 
-ENV = compose.filled_in()
+EXAMPLE = compose.filled_in()
+ENV = EXAMPLE | {
+    # Where nobody listens: what is to be delivered there is tried, and complained of.
+    "LINK_HOSTS": "127.0.0.1:9",
+    "LORAS": EXAMPLE["LORAS"] + ",/models/missing",
+}
 FILE = compose.load(ENV)
-ONCE = ["migrate", "models", "bootstrap"]
+OURS = compose.ours(FILE, without="gpu")
+ONCE = compose.once(FILE)
 DATABASE = "composed"
+SHAPES = {"model_id": "pixeltoll/shapes", "width": 64, "height": 64, "num_inference_steps": 2}
 # What nobody may find anywhere but in the job's own row.
 PROMPT, NEGATIVE = "canary-in-a-prompt", "canary-in-a-negative-prompt"
-PNG_IN_BASE64 = "iVBORw0KGgo"
+# What nobody may find at all: words that a picture came with.
+WORDS = "canary-in-a-picture"
+# A picture as it is, as Python and JSON write its bytes, and in base64.
+PICTURES = ["\x89PNG", r"\x89PNG", r"\u0089PNG", "iVBORw0KGgo"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +73,7 @@ def machine(servers: Servers, folder: Path) -> Iterator[Machine]:
         folder,
         names={
             "@postgres:5432/pixeltoll": f"@/{DATABASE}?{where}",
-            "redis://:secret@redis:6379/0": broker,
+            f"redis://:{ENV['REDIS_PASSWORD']}@redis:6379/0": broker,
             "http://s3:8333": servers.s3_endpoint,
         },
         environment={
@@ -72,33 +87,27 @@ def machine(servers: Servers, folder: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def running(machine: Machine) -> Iterator[dict[str, Native]]:
-    """All of it, started in the order of `depends_on`."""
-    once = {name: machine.service(FILE, name) for name in ONCE}
-    for service in once.values():
-        service.run()
-    services = {
-        name: machine.service(FILE, name) for name in ("api", "scheduler", "worker", "flower")
-    }
-    for service in services.values():
-        service.start()
-    yield services
+    """All of it, started in the order of `depends_on`; those that stay."""
+    services = {name: machine.service(FILE, name) for name in OURS}
+    for name, service in services.items():
+        if name in ONCE:
+            service.run()
+        else:
+            service.start()
+    yield {name: service for name, service in services.items() if name not in ONCE}
     for service in services.values():
         if service.process is not None and service.process.poll() is None:
             service.process.kill()
 
 
-def submitted(client: httpx.Client) -> dict[str, Any]:
-    order = {
-        "pipeline": "text-to-image",
-        "model_id": "pixeltoll/shapes",
-        # Longer than the model reads: its library would quote what it cut off.
-        "prompt": "a lighthouse " * 60 + PROMPT,
-        "negative_prompt": NEGATIVE,
-        "width": 64,
-        "height": 64,
-        "num_inference_steps": 2,
-    }
-    answer = client.post("/v1/jobs", json=order)
+def order(**asked: object) -> dict[str, Any]:
+    # Longer than the model reads: its library would quote what it cut off.
+    prompts = {"prompt": "a lighthouse " * 60 + PROMPT, "negative_prompt": NEGATIVE}
+    return {"pipeline": "text-to-image", **SHAPES, **prompts, **asked}
+
+
+def submitted(client: httpx.Client, **asked: object) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json=order(**asked))
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     job: dict[str, Any] = answer.json()
     return job
@@ -148,6 +157,7 @@ def test_what_compose_starts_takes_a_job_and_charges_it(
 
     job = finished(client, submitted(client)["id"])
 
+    assert set(running) == set(OURS) - {"migrate", "models", "bootstrap"}
     assert job["state"] == "succeeded", (job, running["worker"].said())
     assert client.get(job["outputs"][0]["url"]).content.startswith(b"\x89PNG")
     assert client.get("/v1/balance").json()["held"] == "0"
@@ -198,6 +208,61 @@ def kept(servers: Servers) -> str:
     return b" ".join([*dumps, *map(base64.b64decode, bodies)]).decode("latin-1")
 
 
+@pytest.fixture(scope="module")
+def webhook(running: dict[str, Native], machine: Machine) -> str:
+    """The secret of a webhook that cannot be reached, and is told of all that comes after it."""
+    url = f"http://127.0.0.1:{running['api'].ports['8080']}/v1/webhooks"
+    asked = {"url": f"http://{ENV['LINK_HOSTS']}/"}
+    answer = httpx.post(url, json=asked, headers=login(machine), timeout=30)
+    secret: str = answer.raise_for_status().json()["secret"]
+    return secret
+
+
+@pytest.mark.usefixtures("webhook")
+def test_jobs_of_every_kind_end_as_they_should(
+    client: httpx.Client, machine: Machine, servers: Servers
+) -> None:
+    style = json.dumps({str(machine.folder / "models" / "shapes-outline-lora"): 1})
+    missing = json.dumps({str(machine.folder / "models" / "missing"): 1})
+    image = base64.b64encode(photograph()).decode()
+
+    edited = submitted(client, pipeline="image-to-image", image=image, width=None, height=None)
+    styled = [finished(client, submitted(client, loras=style)["id"]) for _ in range(2)]
+    failed = finished(client, submitted(client, loras=missing)["id"])
+    refused = client.post("/v1/jobs", json=order(max_price="0.000000000000000001"))
+
+    assert [job["state"] for job in styled] == ["succeeded"] * 2
+    edited = finished(client, edited["id"])
+    assert edited["state"] == "succeeded", edited
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "lora_not_found")
+    assert refused.json()["code"] == "over_price_limit"
+    kept = objects(servers)
+    assert sum(one.startswith(b"\x89PNG") for one in kept) > 7  # outputs, and one input
+    assert not [one for one in kept if WORDS.encode() in one]
+
+
+def photograph() -> bytes:
+    """A picture with words beside it."""
+    words = PngImagePlugin.PngInfo()
+    words.add_text("Comment", WORDS)
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(data, "PNG", pnginfo=words)
+    assert WORDS.encode() in data.getvalue()
+    return data.getvalue()
+
+
+def objects(servers: Servers) -> list[bytes]:
+    """All that the object store holds."""
+    settings = TaskSettings(
+        s3_endpoint=servers.s3_endpoint,
+        s3_bucket="composed",
+        s3_access_key_id=servers.s3_access_key_id,
+        s3_secret_access_key=SecretStr(servers.s3_secret_access_key),
+    )
+    store = ObjectStore.from_settings(settings)
+    return [store.get(one.key) for one in store.list("")]
+
+
 def test_flower_answers_nobody_without_its_password_and_changes_nothing(
     flower: httpx.Client,
 ) -> None:
@@ -226,13 +291,31 @@ def test_flower_remembers_what_it_saw(running: dict[str, Native], flower: httpx.
 def test_every_process_tells_what_it_measures(running: dict[str, Native]) -> None:
     said = {name: metrics(running, name) for name in ("api", "worker", "scheduler")}
 
-    assert 'pixeltoll_holds_total{model_id="pixeltoll/shapes"} 4.0' in said["api"]
-    assert 'pixeltoll_captures_total{model_id="pixeltoll/shapes"} 4.0' in said["worker"]
-    assert 'pixeltoll_model_loaded{model_id="pixeltoll/shapes"} 1.0' in said["worker"]
+    shapes = 'model_id="pixeltoll/shapes"'
+    # One job of eight failed: its adapter was missed, and is not there at all.
+    assert f"pixeltoll_holds_total{{{shapes}}} 8.0" in said["api"]
+    assert 'pixeltoll_refusals_total{reason="over_price_limit"} 1.0' in said["api"]
+    assert f"pixeltoll_captures_total{{{shapes}}} 7.0" in said["worker"]
+    assert f"pixeltoll_model_loaded{{{shapes}}} 1.0" in said["worker"]
     for phase in ("queue", "load", "denoise", "encode", "upload", "settle"):
-        assert f'_count{{model_id="pixeltoll/shapes",phase="{phase}"}}' in said["worker"]
-    assert 'pixeltoll_recent_jobs{state="succeeded"} 4.0' in said["scheduler"]
+        assert f'_count{{{shapes},phase="{phase}"}}' in said["worker"]
+    assert value(said["worker"], f"pixeltoll_batch_fill_ratio_count{{{shapes}}}") >= 4
+    assert 'pixeltoll_lora_lookups_total{outcome="miss"} 2.0' in said["worker"]
+    assert 'pixeltoll_lora_lookups_total{outcome="hit"} 1.0' in said["worker"]
+    for place in ("device", "device_budget"):
+        assert value(said["worker"], f'pixeltoll_model_memory_bytes{{place="{place}"}}') > 1e6
+    for name in ("worker", "scheduler"):
+        assert value(said[name], "process_resident_memory_bytes") > 1e7
+    assert 'pixeltoll_recent_jobs{state="succeeded"} 7.0' in said["scheduler"]
+    assert 'pixeltoll_recent_jobs{state="failed"} 1.0' in said["scheduler"]
     assert 'pixeltoll_live_workers{orchestrator="demo"} 1.0' in said["scheduler"]
+    assert value(said["scheduler"], 'pixeltoll_webhook_deliveries_total{outcome="failed"}') >= 4
+
+
+def value(said: str, name: str) -> float:
+    """The value of one metric."""
+    [line] = [one for one in said.splitlines() if one.startswith(f"{name} ")]
+    return float(line.removeprefix(f"{name} "))
 
 
 def metrics(running: dict[str, Native], name: str) -> str:
@@ -243,9 +326,13 @@ def metrics(running: dict[str, Native], name: str) -> str:
 
 
 def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
-    running: dict[str, Native], machine: Machine, flower: httpx.Client, servers: Servers
+    running: dict[str, Native],
+    machine: Machine,
+    flower: httpx.Client,
+    servers: Servers,
+    webhook: str,
 ) -> None:
-    let_out = {name: service.said() for name, service in running.items()}
+    let_out = {log.name: log.read_bytes().decode("latin-1") for log in machine.folder.glob("*.log")}
     tasks = flower.get("/api/tasks").raise_for_status()
     pages = [f"/task/{name}" for name in tasks.json()] + ["/", "/broker", "/metrics"]
     let_out["flower's API"] = tasks.text
@@ -255,16 +342,21 @@ def test_nobody_reads_prompts_keys_or_pictures_but_their_owner(
     let_out["broker"] = kept(servers)
     for file in (machine.folder / "flower").iterdir():
         let_out[file.name] = file.read_bytes().decode("latin-1")
+    assert {f"{name}.log" for name in OURS} <= set(let_out)
     assert "pixeltoll/shapes" in let_out["flower's API"]
-    assert {"job_submitted"} <= events(let_out["api"])
-    assert {"worker_starts", "job_succeeded"} <= events(let_out["worker"])
-    assert {"scheduler_starts"} <= events(let_out["scheduler"])
-    events(let_out["flower"])
+    assert {"job_submitted"} <= events(let_out["api.log"])
+    assert {"worker_starts", "job_succeeded", "job_failed"} <= events(let_out["worker.log"])
+    assert {"scheduler_starts"} <= events(let_out["scheduler.log"])
+    events(let_out["flower.log"])
 
-    secrets = [PROMPT, NEGATIVE, PNG_IN_BASE64, servers.s3_secret_access_key]
     # The last part of a key; what is before it is its public id.
     keys = (machine.folder / "keys").iterdir()
-    secrets += [path.read_text("utf-8").strip().rpartition("_")[2] for path in keys]
+    secrets = [path.read_text("utf-8").strip().rpartition("_")[2] for path in keys]
+    secrets += [ENV[name] for name in compose.required()]
+    # Where a server here has another secret than the file's.
+    secrets += [servers.s3_secret_access_key, str(httpx.URL(servers.redis_url).password)]
+    secrets += [webhook.removeprefix("whsec_"), PROMPT, NEGATIVE, WORDS, *PICTURES]
+    assert all(secrets)
     found = {where: [one for one in secrets if one in said] for where, said in let_out.items()}
     assert {where: some for where, some in found.items() if some} == {}
 
@@ -302,7 +394,24 @@ def events(log: str) -> set[str]:
 
 
 def test_every_process_ends_when_it_is_told_to(running: dict[str, Native]) -> None:
-    assert {name: service.stop() for name, service in running.items()} == dict.fromkeys(running, 0)
+    for service in running.values():
+        service.leave()
+
+    statuses = {name: one.process.wait(30) for name, one in running.items() if one.process}
+
+    assert statuses == dict.fromkeys(running, 0)
+
+
+@pytest.mark.usefixtures("running")
+def test_no_process_writes_but_to_its_volumes(machine: Machine) -> None:
+    mounts = [mount for name in OURS for mount in FILE["services"][name].get("volumes", [])]
+    logs = {f"{name}.log" for name in OURS}
+
+    there = {path.name for path in machine.folder.iterdir()}
+    assert there == {mount.partition(":")[0] for mount in mounts} | logs | {machine.roots.name}
+    assert {path.name: list(path.iterdir()) for path in machine.roots.iterdir()} == {
+        name: [] for name in OURS
+    }
 
 
 def test_the_broker_keeps_what_it_is_sent(machine: Machine, folder: Path) -> None:
@@ -316,7 +425,7 @@ def test_the_broker_keeps_what_it_is_sent(machine: Machine, folder: Path) -> Non
     service.env["PATH"] = f"{binaries}:{child_environment()['PATH']}"
     service.start()
     try:
-        with redis.Redis(port=port, password="secret") as client:
+        with redis.Redis(port=port, password=ENV["REDIS_PASSWORD"]) as client:
             eventually(lambda: answers(client))
             said = client.config_get("appendonly", "maxmemory-policy", "appendfsync", "dir")
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -15,7 +17,7 @@ from tests import compose
 ENV = compose.filled_in()
 FILE = compose.load(ENV)
 OURS = sorted(name for name, one in FILE["services"].items() if "build" in one)
-ONCE = ["migrate", "models", "bootstrap"]
+ONCE = sorted(compose.once(FILE))
 ALWAYS = [name for name in FILE["services"] if name not in ONCE]
 
 
@@ -81,14 +83,51 @@ def test_our_processes_have_the_time_that_they_take_to_leave(name: str) -> None:
     assert int(grace.removesuffix("s")) > TaskSettings().drain_s
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_our_processes_have_no_rights_to_spare(name: str) -> None:
+@pytest.mark.parametrize("name", FILE["services"])
+def test_no_process_has_rights_to_spare(name: str) -> None:
     service = FILE["services"][name]
+    users = dict.fromkeys(OURS, "10001:10001") | {"postgres": "postgres", "redis": "redis"}
 
-    assert service["user"] == "10001:10001"
     assert service["read_only"]
-    assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+    # Its own start script makes the data its user's, and goes on as that user.
+    may_change_users = name == "s3"
+    assert service.get("user") == (None if may_change_users else users[name])
+    assert service.get("cap_drop") == (None if may_change_users else ["ALL"])
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis", "s3"])
+def test_every_server_keeps_its_data_in_a_volume_and_writes_nowhere_else(name: str) -> None:
+    service = FILE["services"][name]
+    [mount] = service["volumes"]
+
+    assert mount.partition(":")[0] == name
+    assert name in FILE["volumes"]
+    assert all(re.fullmatch(r"/[\w/]+:size=\d+m", one) for one in service.get("tmpfs", []))
+
+
+@pytest.mark.parametrize("dead", ["", "9333", "8080", "8888", "8333"])
+def test_the_object_store_is_well_only_with_all_of_its_parts(dead: str, tmp_path: Path) -> None:
+    [kind, script] = FILE["services"]["s3"]["healthcheck"]["test"]
+    wget = tmp_path / "wget"
+    wget.write_text(f'#!/bin/sh\ncase "$3" in *:{dead or "none"}/*) exit 1;; esac\necho "$3"\n')
+    wget.chmod(0o755)
+
+    asked = subprocess.run(
+        ("/bin/sh", "-c", script),
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert kind == "CMD-SHELL"
+    assert asked.returncode == (1 if dead else 0)
+    if not dead:
+        assert asked.stdout.split() == [
+            "http://127.0.0.1:9333/cluster/healthz",
+            *(f"http://127.0.0.1:{port}/healthz" for port in (8080, 8888, 8333)),
+        ]
 
 
 def test_only_the_upgrade_has_the_owners_password() -> None:
