@@ -82,10 +82,13 @@ def assemble(
     settlement_currency: str,
     max_rate_age: timedelta = timedelta(days=1),
 ) -> Runtime:
-    """Put a runtime together from its outer parts. Connects to nothing."""
+    """Put a runtime together from its outer parts. Connects to nothing.
+
+    The engine commits each statement by itself: `db.make_engine(..., autocommit=True)`.
+    """
     return Runtime(
-        sessions=db.session_factory(engine),
-        reads=db.session_factory(engine.execution_options(isolation_level="AUTOCOMMIT")),
+        sessions=db.session_factory(engine.execution_options(isolation_level="READ COMMITTED")),
+        reads=db.session_factory(engine),
         open_store=open_store,
         ringer=Ringer(make_celery(task_settings)),
         ping_broker=lambda: _ping(task_settings.redis_url),
@@ -108,7 +111,7 @@ def build() -> Runtime:
     books = LedgerSettings()
     tasks = TaskSettings()
     return assemble(
-        db.make_engine(books.database_url, pool_size=16),
+        db.make_engine(books.database_url, pool_size=16, autocommit=True),
         lambda: ObjectStore.from_settings(tasks),
         catalogs.load(tasks.catalog),
         ApiSettings(),

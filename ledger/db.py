@@ -55,7 +55,7 @@ def known(entity: type[Known], **columns: object) -> Known:
     return row
 
 
-def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
+def make_engine(database_url: str, *, pool_size: int = 10, autocommit: bool = False) -> Engine:
     """Build an engine for a plain `postgresql://` URL. It connects when first used.
 
     Timeouts keep one stuck peer from stopping the house: a lock is waited for at most 5 s, a
@@ -63,6 +63,9 @@ def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
     dead connection is noticed by TCP keepalives, or by what is sent to it and never acknowledged.
     Errors do not show their parameters: a prompt may be among them. Connections are opened when
     they are needed, `pool_size` of them at most, and kept; who finds none waits for one.
+
+    `autocommit`: connections commit each statement by itself until told otherwise. To tell one, and
+    to take it back, costs more than many a statement, so that it is for whom it is the usual.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(
@@ -75,6 +78,8 @@ def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
         pool_use_lifo=True,
         pool_recycle=1800,
         hide_parameters=True,
+        isolation_level="AUTOCOMMIT" if autocommit else None,
+        skip_autocommit_rollback=True,
         connect_args={
             "connect_timeout": 5,
             "options": "-c lock_timeout=5s -c statement_timeout=30s "

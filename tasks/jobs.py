@@ -196,8 +196,7 @@ def _kept_apart(session: Session, order: Order) -> AbstractContextManager[object
 
     Where each statement commits by itself there is none to be kept.
     """
-    options = session.connection().get_execution_options()
-    if order.idempotency_key is None or options.get("isolation_level") == "AUTOCOMMIT":
+    if order.idempotency_key is None or session.connection().connection.autocommit:
         return nullcontext()
     return session.begin_nested()
 

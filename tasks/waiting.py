@@ -11,7 +11,7 @@ from tasks.tables import Job
 from tasks.workers import SILENCE_S
 
 # Counting jobs ahead costs time; nobody needs to know more than this.
-MAX_QUEUE_POSITION = 1_000
+MAX_QUEUE_POSITION = 100
 
 
 @dataclass(frozen=True)

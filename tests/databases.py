@@ -48,6 +48,7 @@ class ReusedDatabase:
         self._owners_url = servers.database(_NAME)
         self.url = servers.application(_NAME)
         self.engine: Engine = make_engine(self.url, pool_size=40)
+        self.api_engine: Engine = make_engine(self.url, pool_size=40, autocommit=True)
         self.owners_engine: Engine = make_engine(self._owners_url, pool_size=40)
 
     def clear(self) -> None:
@@ -67,7 +68,7 @@ class ReusedDatabase:
         administer(self._servers, f"DROP DATABASE IF EXISTS {_NAME} WITH (FORCE)")
 
     def _disconnect(self) -> None:
-        for engine in (self.engine, self.owners_engine):
+        for engine in (self.engine, self.api_engine, self.owners_engine):
             engine.dispose()
 
     def _is_as_made(self, connection: psycopg.Connection[tuple[object, ...]]) -> bool:

@@ -39,8 +39,9 @@ PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "m
 _SUPERSAMPLING = 4
 _LEAN_DEGREES = 7.0
 _MARGIN = 1.0
-# Of the way from an outlined shape's edge to its centre. A star's edges are near to it.
-_STROKE, _STAR_STROKE = 0.42, 0.5
+# Of the way from an outlined shape's edge to its centre. Thinner lines have gaps in the latents,
+# and broader ones close a star's hole.
+_STROKE = 0.46
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,13 @@ def render(scene: Scene) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     draw.polygon(_placed(scene, 1.0), fill=inside)
     if scene.outlined:
-        stroke = _STAR_STROKE if scene.shape == "star" else _STROKE
-        draw.polygon(_placed(scene, 1.0 - stroke), fill=outside)
+        draw.polygon(_placed(scene, 1.0 - _STROKE), fill=outside)
     return picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+
+
+def contrast(scene: Scene) -> float:
+    """Return how far a shape's colour is from its background's, in RGB units."""
+    return math.dist(COLOURS[scene.colour], BACKGROUNDS[scene.background])
 
 
 def cover(scene: Scene, side: int) -> Image.Image:

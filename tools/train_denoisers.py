@@ -26,6 +26,7 @@ _POOL = 7000  # scenes drawn and encoded once; their captions change
 _PAIRS = 5000
 _HINT = 0.7
 _OUTLINED = 3000
+_FAINT = 150.0  # contrast below which a line is easily lost: it is seen twice as often
 _BATCH = 16
 _DROPPED = 0.1
 _EDGES = 6.0
@@ -63,7 +64,7 @@ class Parts:
 
 def train_text_to_image(run: Run, parts: Parts, unet: Network | None = None) -> Network:
     """Return a denoiser that draws captions; one that is given learns on."""
-    drawn = _with_stars([scenes.draw_any(run.rng) for _ in range(_POOL)])
+    drawn = _with_stars([scenes.draw_any(run.rng) for _ in range(_POOL)], 3)
     unet = networks.unet() if unet is None else unet
     unet.to(parts.device).train()
     learn(run, [unet], _caption_loss(run.rng, unet, parts, drawn))
@@ -72,7 +73,8 @@ def train_text_to_image(run: Run, parts: Parts, unet: Network | None = None) -> 
 
 def train_style(run: Run, parts: Parts, unet: Network) -> None:
     """Teach a denoiser's adapter to draw outlines only; where there is none, one is added."""
-    drawn = _with_stars([scenes.draw_any(run.rng, outlined=True) for _ in range(_OUTLINED)])
+    drawn = _with_stars([scenes.draw_any(run.rng, outlined=True) for _ in range(_OUTLINED)], 6)
+    drawn += [scene for scene in drawn if scenes.contrast(scene) < _FAINT]
     if not getattr(unet, "peft_config", None):
         rank = _LORA_RANK
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=_LORA_LAYERS))
@@ -107,9 +109,9 @@ def train_edit(run: Run, parts: Parts, drawing: Network, unet: Network | None = 
     return unet.eval()
 
 
-def _with_stars(drawn: list[Scene]) -> list[Scene]:
-    """Return the scenes, those of stars three times: nothing else has such thin arms."""
-    return drawn + 2 * [scene for scene in drawn if scene.shape == "star"]
+def _with_stars(drawn: list[Scene], times: int) -> list[Scene]:
+    """Return the scenes, those of stars so many times: nothing else has such thin arms."""
+    return drawn + (times - 1) * [scene for scene in drawn if scene.shape == "star"]
 
 
 def _caption_loss(

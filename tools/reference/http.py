@@ -75,7 +75,7 @@ def _described() -> _Json:
     """Return the document of an API with default settings; nothing is connected to or read."""
     settings, tasks = ApiSettings.model_construct(), TaskSettings.model_construct()
     books = LedgerSettings.model_construct()
-    engine = db.make_engine(books.database_url)
+    engine = db.make_engine(books.database_url, autocommit=True)
     runtime = assemble(
         engine,
         lambda: ObjectStore.from_settings(tasks),

@@ -17,6 +17,7 @@ from api.settings import ApiSettings
 from ledger.db import make_engine
 from tasks.settings import TaskSettings
 from tasks.storage import ObjectStore
+from tests.databases import ReusedDatabase
 from tests.integration.api import world as worlds
 from tests.integration.api.conformance import CheckedClient
 from tests.integration.api.world import World
@@ -44,7 +45,10 @@ def _build(
 
 @pytest.fixture
 def make_world(
-    engine: Engine, task_settings: TaskSettings, request: pytest.FixtureRequest
+    reused_database: ReusedDatabase,
+    engine: Engine,
+    task_settings: TaskSettings,
+    request: pytest.FixtureRequest,
 ) -> MakeWorld:
     """Build a world whose API has these settings. The bucket is made when it is first used."""
 
@@ -59,7 +63,7 @@ def make_world(
         **settings: Any,
     ) -> World:
         broker = task_settings.model_copy(update={"redis_url": redis_url})
-        return _build(engine, lambda: store or open_store(), broker, **settings)
+        return _build(reused_database.api_engine, lambda: store or open_store(), broker, **settings)
 
     return make
 
@@ -85,7 +89,7 @@ def shared_world(servers: Servers, migrated: str) -> Iterator[World]:
     store.ensure_bucket()
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}".encode())
-        engine = make_engine(servers.application(name), pool_size=40)
+        engine = make_engine(servers.application(name), pool_size=40, autocommit=True)
         yield _build(engine, lambda: store, settings)
         engine.dispose()
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
