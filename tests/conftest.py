@@ -6,6 +6,7 @@ A test that asks for none of these fixtures starts nothing.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from tests.support import APPLICATION, Servers
 _TEMPLATE = "migrated"
 _REDIS_DATABASES = 16
 _numbers = itertools.count(1)
+# A core for each process of tests, and for what it starts: torch's threads would wait for each
+# other's turns. Sums come out the same.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from livepeer_ai import Livepeer
 from PIL import Image
 from pydantic import SecretStr
@@ -117,17 +116,7 @@ curl -X POST https://<GATEWAY_IP>/image-to-image \\
 
 
 @pytest.fixture(scope="module")
-def one_core() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    shared_world: World, one_core: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def gateway(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a gateway is that asks for no key, as Livepeer's own."""
     folder = make_demo(tmp_path_factory.mktemp("models")).parent
     (folder / "mirror.toml").write_text(MIRROR, "utf-8")

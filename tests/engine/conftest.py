@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from tasks.catalog import Catalog, load
 from tasks.engine.demo import make_demo
@@ -24,15 +23,6 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             for warning in _NOT_OURS:
                 item.add_marker(pytest.mark.filterwarnings(warning))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_core() -> Iterator[None]:
-    """The tests share a small machine, and sums come out the same whatever it has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ BODY = {"pipeline": TEXT, "model_id": SMALL, "prompt": "a cat", "num_images_per_
 _SIZE = {"width": SIDE, "height": SIDE, "num_inference_steps": 4}
 LIVEPEERS = {"model_id": SMALL, "prompt": "a dog", **_SIZE}
 # A busy machine may stand still for longer than the leases of other tests last, and nothing here is
-# to wait for the end of one. A worker sees that it is drained at a heartbeat, three of them a lease.
-PATIENT = {"PIXELTOLL_LEASE_S": "9"}
+# to wait for the end of one.
+PATIENT = {"PIXELTOLL_LEASE_S": "30"}
 OPEN = {"queued", "running"}
 
 

@@ -18,7 +18,6 @@ def shapes_house(house: House) -> House:
     house.stage = with_shapes(house.stage)
     house.env |= {
         "PIXELTOLL_CATALOG": str(DEMO),
-        "OMP_NUM_THREADS": "1",
         # While torch is imported and a model loaded, other threads may not run for seconds on a
         # busy machine: a lease as short as in the other tests would end by itself.
         "PIXELTOLL_LEASE_S": "10",
