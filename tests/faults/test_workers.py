@@ -55,7 +55,7 @@ def test_a_worker_that_is_told_to_leave_ends_its_batch_and_leaves_the_rest(
     house: House, *, is_rung: bool
 ) -> None:
     """Whether it is at what it found when it started, or was rung later."""
-    worker = house.start_worker(step_s=0.3)
+    worker = house.start_worker(step_s=0.6)  # a busy machine is late to signal it
     if is_rung:
         house.wait_until_idle(worker)
     with house.sweeping():
