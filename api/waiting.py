@@ -45,7 +45,7 @@ class Waiting:
 
         And how often to look for what was lost.
         """
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine  # Commits each statement by itself, as `assemble` has it.
         self._slots = Slots(most, most_each, partial(WaitingLimit, most_each), TooManyWaiting)
         self._poll_s = poll_s
         self._lock = threading.Lock()
