@@ -46,8 +46,12 @@ _AMOUNT = Decimal("0.000078124990464")
 
 def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     """Compare captures one by one, and by the hundred, with naive transfers."""
-    engine = db.make_engine(parts.database("captures"), pool_size=_CLIENTS)
+    url = parts.database("captures")
+    engine = db.make_engine(url, pool_size=_CLIENTS)
     sessions = db.session_factory(engine)
+    # A capture is one statement, so it needs nobody to begin and to commit a transaction.
+    by_themselves = db.make_engine(url, pool_size=_CLIENTS, autocommit=True)
+    alone = db.session_factory(by_themselves)
     with sessions.begin() as session:
         gateway_id = backlog.open_books(session, [SUBMITTED])
         session.execute(text(_NAIVE))
@@ -55,8 +59,6 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     backlog.deepen(sessions, gateway_id, SUBMITTED, (rounds + 1) * (ones + batches * _BATCH))
     backlog.settle_down(engine)
     stock = iter(_open_holds(sessions))
-    # A capture is one statement, so it needs nobody to begin and to commit a transaction.
-    alone = db.session_factory(engine.execution_options(isolation_level="AUTOCOMMIT"))
     arms = {
         "naive": lambda: _rate(sessions, _naive, [[UUID(int=n)] for n in range(ones)]),
         "rows": lambda: _rate(alone, _record, [[UUID(int=n)] for n in range(ones)]),
@@ -67,6 +69,7 @@ def rows(parts: Parts, rounds: int, share: float) -> list[Row]:
     rates = interleave(rounds, arms)
     with sessions.begin() as session:
         assert not audit.check(session), "the books are not sound"
+    by_themselves.dispose()
     engine.dispose()
     return [
         compare(

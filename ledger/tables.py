@@ -81,20 +81,20 @@ class Orchestrator(Base):
     created_at: Mapped[datetime] = _created()
 
 
+def _unique_account(*columns: str, of: str) -> Index:
+    # Of some accounts each, so that none is looked up by an index that does not know its owner.
+    name = f"uq_accounts_{'_'.join(columns)}"
+    return Index(name, *columns, unique=True, postgresql_where=text(of))
+
+
 class Account(Base):
     """One account. Only `available` carries a `balance`; the others are sums of postings."""
 
     __tablename__ = "accounts"
     __table_args__ = (
-        UniqueConstraint("gateway_id", "kind"),
-        UniqueConstraint("orchestrator_id", "kind"),
-        Index(
-            "uq_accounts_kind_currency",
-            "kind",
-            "currency",
-            unique=True,
-            postgresql_where=text("gateway_id IS NULL AND orchestrator_id IS NULL"),
-        ),
+        _unique_account("gateway_id", "kind", of="gateway_id IS NOT NULL"),
+        _unique_account("orchestrator_id", "kind", of="orchestrator_id IS NOT NULL"),
+        _unique_account("kind", "currency", of="gateway_id IS NULL AND orchestrator_id IS NULL"),
         CheckConstraint("balance >= 0", name="balance_not_negative"),
     )
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ledger import accounts, audit, budgets, holds, offers, payouts, rates, refunds, snapshots
 from ledger.limits import Limit
 from ledger.money import unit_price
-from ledger.offers import Capability, LiveOffer
+from ledger.offers import Capability, LiveOffer, Quote
 from ledger.tables import Charge, Entry
 
 CAPABILITY = Capability("text-to-image", "acme/turbo")
@@ -96,8 +96,7 @@ class Book:
     ) -> UUID:
         party = party or self.party
         with self.sessions.begin() as session:
-            own = accounts.balance(session, party.gateway_id).currency
-            quote = offers.quote(party.offer, units, rates.load(session, own, timedelta(days=1)))
+            quote = self.quote(session, units, party)
             return holds.authorize(
                 session,
                 party.gateway_id,
@@ -107,6 +106,10 @@ class Book:
                 LATER,
                 api_key_id=api_key_id,
             )
+
+    def quote(self, session: Session, units: int, party: Party) -> Quote:
+        own = accounts.balance(session, party.gateway_id).currency
+        return offers.quote(party.offer, units, rates.load(session, own, timedelta(days=1)))
 
     def capture(self, units_by_hold: Mapping[UUID, int]) -> list[Charge]:
         with self.sessions.begin() as session:
