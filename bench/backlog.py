@@ -77,7 +77,7 @@ def order(gateway_id: UUID, model: Model) -> jobs.Order:
 
 _FRESH = """
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
-SELECT n, uuidv7() AS job_id, md5(random()::text || n)::uuid AS hold_id
+SELECT n, uuidv7() AS job_id, uuidv7() AS hold_id
   FROM generate_series(1, :count) AS n
 """
 # The funds of all copies move in one entry: how deep the ledger is, is another question.

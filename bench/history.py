@@ -33,10 +33,10 @@ _DAYS = 365
 _FRESH = """
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
 SELECT source.hold_id AS source_id, source.held, source.captured,
-       md5(source.hold_id::text || n)::uuid AS hold_id,
+       uuidv7(make_interval(days => :days) * (n::float / :copies - 1)) AS hold_id,
        source.hold_id::text || '-' || n AS reference,
        (SELECT max(id) FROM entries) + 2 * row_number() OVER (ORDER BY n, source.hold_id) AS entry,
-       now() - make_interval(days => :days) * (1 - n::float / :copies) AS at
+       now() + make_interval(days => :days) * (n::float / :copies - 1) AS at
   FROM (SELECT e.hold_id, min(e.id) AS held, max(e.id) AS captured FROM entries e
          WHERE e.hold_id IS NOT NULL GROUP BY e.hold_id) AS source,
        generate_series(1, :copies) AS n

@@ -21,6 +21,7 @@ from sqlalchemy import CTE, ColumnElement, column, select, text, true
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from ledger import budgets
 from ledger.accounts import balance
@@ -137,7 +138,8 @@ def _execute(
     """Return the one row of the answer."""
     quote = terms.quote
     try:
-        rows = statement.rows(session, values)
+        # In the order of time, so that new holds lie together in all indexes that have their ids.
+        rows = statement.rows(session, {**values, "hold_id": uuid7()})
     except IntegrityError as error:
         over = budgets.refusal(error, quote.currency)
         if over is None:
@@ -184,12 +186,12 @@ _FUNDS = _funds()
 _HOLD = _cte(
     "hold",
     """
-    INSERT INTO holds (reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id, units,
-                       price_per_unit, pixels_per_unit, limit_price_per_unit,
+    INSERT INTO holds (id, reference, gateway_id, orchestrator_id, offer_id, pipeline, model_id,
+                       units, price_per_unit, pixels_per_unit, limit_price_per_unit,
                        limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
                        price_currency, limit_currency, rate, rate_divisor, rate_id, api_key_id)
-    SELECT :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline, :model_id, :units,
-           :price_per_unit, :pixels_per_unit, :limit_price_per_unit, :limit_pixels_per_unit,
+    SELECT :hold_id, :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline, :model_id,
+           :units, :price_per_unit, :pixels_per_unit, :limit_price_per_unit, :limit_pixels_per_unit,
            (SELECT fee_rate FROM orchestrators WHERE id = :orchestrator_id),
            :currency, :amount, :expires_at, :price_currency, :limit_currency,
            CAST(:rate AS numeric), CAST(:rate_divisor AS numeric), CAST(:rate_id AS bigint),

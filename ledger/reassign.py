@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from ledger import budgets
 from ledger.errors import CurrencyMismatch, InvalidAmount, OverPriceLimit
@@ -31,11 +32,11 @@ WITH old AS (
       LEFT JOIN accounts held ON held.gateway_id = h.gateway_id AND held.kind = 'held'
      WHERE h.id = :supersedes
 ), hold AS (
-    INSERT INTO holds (supersedes, reference, gateway_id, orchestrator_id, offer_id, pipeline,
+    INSERT INTO holds (id, supersedes, reference, gateway_id, orchestrator_id, offer_id, pipeline,
                        model_id, units, price_per_unit, pixels_per_unit, limit_price_per_unit,
                        limit_pixels_per_unit, fee_rate, currency, amount, expires_at,
                        price_currency, limit_currency, rate, rate_divisor, rate_id, api_key_id)
-    VALUES (:supersedes, :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline,
+    VALUES (:id, :supersedes, :reference, :gateway_id, :orchestrator_id, :offer_id, :pipeline,
             :model_id, :units, :price_per_unit, :pixels_per_unit, :limit_price_per_unit,
             :limit_pixels_per_unit,
             (SELECT fee_rate FROM orchestrators WHERE id = :orchestrator_id),
@@ -57,7 +58,7 @@ WITH old AS (
            LATERAL (VALUES (old.available_id, back.amount), (old.held_id, -back.amount))
                    AS line (account_id, amount)
 )
-SELECT id FROM hold
+SELECT FROM hold
 """)
 
 
@@ -81,8 +82,9 @@ def reassign(session: Session, hold_id: UUID, quote: Quote) -> UUID:
     limit = Limit(old.pipeline, old.model_id, old.limit_price)
     _check(old, quote, limit)
     terms = Terms(old.gateway_id, old.reference, quote, limit, old.expires_at, old.api_key_id)
+    new_id: UUID = uuid7()
     try:
-        new_id: UUID = session.scalars(_REASSIGN, {**facts(terms), "supersedes": hold_id}).one()
+        session.execute(_REASSIGN, {**facts(terms), "id": new_id, "supersedes": hold_id})
     except IntegrityError as error:
         over = budgets.refusal(error, quote.currency)
         if over is None:

@@ -52,7 +52,7 @@ BEGIN
                          WHERE gateway_id = h.gateway_id
                            AND (api_key_id IS NULL OR api_key_id = h.api_key_id) OFFSET 0) AS b
          WHERE p.account_id = ANY (moved.ids)
-         GROUP BY 1, 2, 3, 4, 5 ORDER BY b.id, starts
+         GROUP BY 1, 2, 3, 4, 5 HAVING sum(p.amount) <> 0 ORDER BY b.id, starts
     LOOP
         IF spent.amount < 0 THEN
             UPDATE budget_usage SET used = used + spent.amount

@@ -151,6 +151,19 @@ def test_a_move_goes_through_with_the_last_of_the_funds_and_of_a_budget(book: Bo
     assert find(book, move(book, hold_id, same)).amount == amount
 
 
+def test_a_move_for_the_same_amount_takes_nothing_of_a_budget(book: Book) -> None:
+    """So it goes through where the budget was lowered below what is used of it."""
+    hold_id = book.hold(UNITS)
+    with book.sessions.begin() as session:
+        budgets.set_budget(session, book.party.gateway_id, "day", "0")
+    same = offers.quote(offer(book, "1.9073484e-08"), UNITS)
+    moved = move(book, hold_id, same)
+    assert find(book, moved).state == "open"
+    with book.sessions.begin() as session:
+        [status] = budgets.list_budgets(session, book.party.gateway_id)
+    assert status.used == find(book, moved).amount
+
+
 def test_another_days_budget_may_refuse_and_then_the_job_stays(book: Book) -> None:
     hold_id = book.hold(UNITS)
     # As if it had been held yesterday: then today's budget has seen nothing of it.
