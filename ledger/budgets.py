@@ -33,6 +33,10 @@ SELECT v.period, v.api_key_id, v.amount, v.used, v.remaining, v.currency, v.star
  ORDER BY v.api_key_id NULLS FIRST, v.period
 """)
 
+_LOCK = text("""
+SELECT 1 FROM accounts WHERE gateway_id = :gateway_id AND kind = 'available' FOR NO KEY UPDATE
+""")
+
 
 @dataclass(frozen=True)
 class Status:
@@ -98,6 +102,8 @@ def remove_budget(
         InvalidName: The period is neither `day` nor `month`, or the key cannot be one.
     """
     _check(period, api_key_id)
+    # Who is holding funds counts them in budgets: they are there until that is done, or not at all.
+    session.execute(_LOCK, {"gateway_id": gateway_id})
     gone = session.scalars(
         delete(Budget)
         .where(

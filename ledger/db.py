@@ -61,8 +61,10 @@ def make_engine(database_url: str, *, pool_size: int = 10, autocommit: bool = Fa
     Timeouts keep one stuck peer from stopping the house: a lock is waited for at most 5 s, a
     statement runs at most 30 s, a transaction that does nothing for 60 s loses its locks, and a
     dead connection is noticed by TCP keepalives, or by what is sent to it and never acknowledged.
-    Errors do not show their parameters: a prompt may be among them. Connections are opened when
-    they are needed, `pool_size` of them at most, and kept; who finds none waits for one.
+    Whatever the server's default, a statement sees what was committed before it: who waited for a
+    lock has to see why. Errors do not show their parameters: a prompt may be among them.
+    Connections are opened when they are needed, `pool_size` of them at most, and kept; who finds
+    none waits for one.
 
     `autocommit`: connections commit each statement by itself until told otherwise. To tell one, and
     to take it back, costs more than many a statement, so that it is for whom it is the usual.
@@ -83,7 +85,8 @@ def make_engine(database_url: str, *, pool_size: int = 10, autocommit: bool = Fa
         connect_args={
             "connect_timeout": 5,
             "options": "-c lock_timeout=5s -c statement_timeout=30s "
-            "-c idle_in_transaction_session_timeout=60s -c timezone=UTC",
+            "-c idle_in_transaction_session_timeout=60s -c timezone=UTC "
+            r"-c default_transaction_isolation=read\ committed",
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,

@@ -31,6 +31,8 @@ from ledger.db import Base
 from ledger.money import StatedPrice, UnitPrice
 
 AMOUNT = Numeric(38, 18)
+# What people set: a type of so many digits would round what has more, where it has to be refused.
+_PRICE = Numeric()
 _NOW = func.now()
 
 
@@ -186,7 +188,7 @@ class Offer(_Stated, Base):
     orchestrator_id: Mapped[UUID] = mapped_column(ForeignKey("orchestrators.id"))
     pipeline: Mapped[str]
     model_id: Mapped[str]
-    price_per_unit: Mapped[Decimal] = mapped_column(AMOUNT)
+    price_per_unit: Mapped[Decimal] = mapped_column(_PRICE)
     pixels_per_unit: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
     withdrawn: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -219,7 +221,7 @@ class PriceLimit(_Stated, Base):
     gateway_id: Mapped[UUID] = mapped_column(ForeignKey("gateways.id"))
     pipeline: Mapped[str | None]
     model_id: Mapped[str | None]
-    price_per_unit: Mapped[Decimal | None] = mapped_column(AMOUNT)
+    price_per_unit: Mapped[Decimal | None] = mapped_column(_PRICE)
     pixels_per_unit: Mapped[int | None] = mapped_column(BigInteger)
     currency: Mapped[str | None]
     created_at: Mapped[datetime] = _created()

@@ -50,6 +50,19 @@ def test_reuses_a_connection_that_was_used_a_moment_ago(database_url: str) -> No
         engine.dispose()
 
 
+def test_who_waited_for_a_lock_sees_why_whatever_the_servers_default(database_url: str) -> None:
+    engine = db.make_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(
+                text("SELECT setting, source FROM pg_settings WHERE name = :name"),
+                {"name": "default_transaction_isolation"},
+            ).one()
+        assert tuple(found) == ("read committed", "client")
+    finally:
+        engine.dispose()
+
+
 def test_a_dead_peer_is_noticed_while_waiting_and_while_sending(database_url: str) -> None:
     engine = db.make_engine(database_url)
     try:

@@ -879,6 +879,17 @@ def test_a_refund_is_a_part_of_its_charge(
             "1, 1, 'USD', 0",
             "capacity_above_zero",
         ),
+        (
+            "price_per_unit, pixels_per_unit, currency",
+            "1.0000000000000000015, 1, 'USD'",
+            "price_exact",
+        ),
+        ("price_per_unit, pixels_per_unit, currency", "1e20, 1, 'USD'", "price_exact"),
+        (
+            "price_per_unit, pixels_per_unit, currency, valid_from",
+            "1, 1, 'USD', 'infinity'",
+            "valid_from",
+        ),
     ],
 )
 def test_an_offer_has_a_price_and_a_capacity(
@@ -895,7 +906,8 @@ def test_an_offer_has_a_price_and_a_capacity(
     ("values", "name"),
     [
         ("'t2i', 'm', 0, 1, 'USD'", "price_whole_or_any"),
-        ("'t2i', 'm', 'NaN', 1, 'USD'", "price_whole_or_any"),
+        ("'t2i', 'm', 'NaN', 1, 'USD'", "price_exact"),
+        ("'t2i', 'm', 0.0000000000000000019, 1, 'USD'", "price_exact"),
         ("'t2i', 'm', 1, NULL, 'USD'", "price_whole_or_any"),
         ("'t2i', 'm', NULL, 1, NULL", "price_whole_or_any"),
         ("NULL, 'm', 1, 1, 'USD'", "model_needs_pipeline"),

@@ -181,6 +181,22 @@ def test_a_budget_that_is_set_while_jobs_come_in_misses_none(rich: Book) -> None
     rich.prove()
 
 
+def test_a_budget_is_removed_while_jobs_come_in(rich: Book) -> None:
+    def toggle() -> None:
+        for _ in range(10):
+            set_budget(rich, "50")
+            with rich.sessions.begin() as session:
+                assert budgets.remove_budget(session, rich.party.gateway_id, "day")
+
+    with ThreadPoolExecutor(5) as pool:
+        toggling = pool.submit(toggle)
+        holding = [pool.submit(rich.hold, 1) for _ in range(60)]
+        toggling.result()
+        for one in holding:
+            one.result()
+    rich.prove()
+
+
 @pytest.mark.parametrize(
     ("period", "amount", "key", "error"),
     [

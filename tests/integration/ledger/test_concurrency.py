@@ -209,6 +209,34 @@ def test_a_transaction_with_an_old_view_cannot_refund_twice(book: Book) -> None:
     book.prove()
 
 
+def test_a_transaction_with_an_old_view_cannot_pay_twice(book: Book) -> None:
+    book.top_up("1")
+    book.capture({book.hold(UNITS): UNITS})
+    only = [book.party.orchestrator_id]
+    with book.sessions() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.execute(text("SELECT 1"))
+        with book.sessions.begin() as other:
+            payouts.create(other, book.fresh("payout"), "USD", only)
+        with pytest.raises(OperationalError, match="could not serialize"):
+            payouts.create(session, book.fresh("payout"), "USD", only)
+    book.prove()
+
+
+def test_a_transaction_with_an_old_view_cannot_pass_a_new_budget(book: Book) -> None:
+    book.top_up("1")
+    quote = offers.quote(book.party.offer, UNITS)
+    gateway_id, job = book.party.gateway_id, book.fresh("job")
+    with book.sessions() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.execute(text("SELECT 1"))
+        with book.sessions.begin() as other:
+            budgets.set_budget(other, gateway_id, "day", "0")
+        with pytest.raises(OperationalError, match="could not serialize"):
+            holds.authorize(session, gateway_id, job, quote, ANY_PRICE, LATER)
+    book.prove()
+
+
 REFUSALS = (
     InsufficientFunds,
     OverBudget,

@@ -255,6 +255,15 @@ def test_the_database_refuses_false_payouts(
 
 
 @pytest.mark.parametrize(
+    ("reference", "name"),
+    [("'empty'", "payout_batches_pay"), ("'a' || chr(10)", "ck_payout_batches_reference_prints")],
+)
+def test_the_database_refuses_false_batches(book: Book, reference: str, name: str) -> None:
+    batch = f"INSERT INTO payout_batches (reference, currency) VALUES ({reference}, 'USD')"
+    assert _refused(book, batch, {}) == name
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "UPDATE payouts SET state = 'paid', paid_at = now()",
