@@ -225,7 +225,8 @@ class JobFields(Body):
     context: Context = Field(
         None,
         description="Anything of yours, as JSON of at most "
-        f"{MAX_CONTEXT_CHARS} characters: the job and its webhooks carry it, and nobody reads it.",
+        f"{MAX_CONTEXT_CHARS} characters: the job and its webhooks carry it, and nobody reads it. "
+        "Its names may come back in another order, and its decimals as doubles: 1E2 as 100.0.",
     )
 
 
