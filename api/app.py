@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api import auth, metrics, parsing, problems
-from api.dialects import sdwebui
+from api.dialects import refusing, sdwebui
 from api.dialects.aws import routes as aws
 from api.dialects.livepeer import routes as livepeer
 from api.openapi import described
@@ -49,6 +49,7 @@ def create_app(runtime: Runtime) -> Flask:
         app.register_blueprint(resource.bp)
     livepeer.install(app, runtime.settings.livepeer_mounts)
     app.register_blueprint(sdwebui.bp)
+    refusing.install(app)
     return app
 
 

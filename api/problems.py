@@ -119,7 +119,7 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
     tasks.LinkLimit: Problem(429, tasks.LinkLimit.code, "Too many of your links at once"),
     tasks.InvalidParams: Problem(422, tasks.InvalidParams.code, "Some fields are not valid"),
     tasks.InvalidImage: Problem(422, tasks.InvalidImage.code, "The picture cannot be used"),
-    ledger.InvalidAmount: Problem(422, ledger.InvalidAmount.code, "Not an exact amount"),
+    ledger.InvalidAmount: Problem(422, ledger.InvalidAmount.code, "A value that is not allowed"),
     ledger.InvalidName: Problem(422, ledger.InvalidName.code, "The name cannot be used"),
     ledger.InvalidMonth: Problem(422, ledger.InvalidMonth.code, "No such month"),
     ledger.CurrencyMismatch: Problem(422, ledger.CurrencyMismatch.code, "Wrong currency"),

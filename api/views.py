@@ -124,7 +124,7 @@ class JobView(View):
     hold: HoldView
     attempt: int = Field(description="How many times a worker has started it.")
     priority: int
-    context: Any = Field(None, description="What the job was submitted with, as it was.")
+    context: Any = Field(None, description="What the job was submitted with.")
     parameters: Parameters
     created_at: datetime
     started_at: datetime | None
@@ -150,7 +150,7 @@ class CompletionView(View):
     status: Literal["completed", "failed"]
     image_url: list[str] = Field(description="Where the pictures are, as s3:// addresses.")
     output_url: str = Field(description="Where the manifest is, which says how it went.")
-    context: Any = Field(None, description="What the task was submitted with, as it was.")
+    context: Any = Field(None, description="What the task was submitted with.")
     job_id: UUID
     state: State
     error: JobErrorView | None = Field(description="Why pictures are missing, if some are.")

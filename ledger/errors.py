@@ -1,7 +1,7 @@
 """Every way in which the ledger refuses, as one tree.
 
     LedgerError
-    |-- InvalidAmount           a number that is not an exact, finite amount of 18 decimals
+    |-- InvalidAmount           no exact amount of 18 decimals, or a value out of its bounds
     |-- InvalidName             a name or reference that cannot be used
     |-- InvalidMonth            a month for which there can be no invoice
     |-- NameTaken               a gateway or orchestrator of that name exists
@@ -47,7 +47,7 @@ class LedgerError(Exception):
 
 
 class InvalidAmount(LedgerError):
-    """Raised when a number cannot be an exact amount or price; names the field."""
+    """Raised when an amount or what goes with it is not exact or not allowed; names the field."""
 
     code = "invalid_amount"
 

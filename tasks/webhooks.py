@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from ledger.tables import Gateway
 from tasks import signing
 from tasks.errors import (
     BadLink,
@@ -53,6 +54,10 @@ def create(
     if unknown:
         said = f"{unknown[0]!r} is no event; they are {', '.join(EVENTS)}"
         raise InvalidParams([FieldError("events", said)])
+    # One at a time: what another request is about to add cannot be counted.
+    session.execute(
+        select(Gateway.id).where(Gateway.id == gateway_id).with_for_update(key_share=True)
+    )
     if len(list_webhooks(session, gateway_id)) >= MAX_WEBHOOKS:
         raise TooManyWebhooks(MAX_WEBHOOKS)
     row = Webhook(

@@ -65,11 +65,13 @@ _REMEDIES: Mapping[str, str] = {
     "unsupported_content_type": "Send a content type that `Accept-Post` names.",
     "range_not_satisfiable": "Ask for bytes below the size in `Content-Range`.",
     "currency_mismatch": "Use a currency that the message names.",
-    "invalid_amount": "Send an exact decimal of at most 18 places, as text.",
+    "invalid_amount": "Mend the field in `errors`, which can be read but not be taken, such as an "
+    "amount of zero, an unknown `currency`, or a `valid_from` that is past.",
     "invalid_image": "Send a PNG, JPEG, WebP or GIF within the size that the message names.",
     "invalid_month": "Send a month such as `2026-11` that is not in the future.",
     "invalid_name": "Choose a name within the bounds that the message names.",
-    "invalid_params": "Mend each field in `errors`.",
+    "invalid_params": "Mend each field in `errors`. An amount is an exact decimal of at most 18 "
+    "places.",
     "waiting_limit": "Wait for an answer before sending more, or send `Prefer: respond-async` and "
     "poll.",
     "link_limit": "Wait for an answer before sending more, or send the picture itself.",

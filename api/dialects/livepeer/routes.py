@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from flask import Blueprint, Flask, Response, request
-from werkzeug.exceptions import MethodNotAllowed
 
-from api import orders, parsing, problems
+from api import orders, parsing
 from api.dialects.livepeer import answers, fields
 from api.errors import TooManyWaiting, WaitingLimit
 from api.openapi import Answer, Operation, operation
@@ -124,11 +123,3 @@ def install(app: Flask, mounts: tuple[str, ...]) -> None:
     for number, prefix in enumerate(mounts):
         name = "livepeer" if number == 0 else f"livepeer_{number}"
         app.register_blueprint(bp, name=name, url_prefix=prefix or None)
-    ours = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("livepeer")}
-
-    def refuse_method(error: MethodNotAllowed) -> Response:
-        """A method that no route takes reaches no blueprint: its address says whose it would be."""
-        is_ours = request.path.rstrip("/") in ours
-        return answers.respond(error) if is_ours else problems.respond(error)
-
-    app.register_error_handler(MethodNotAllowed, refuse_method)

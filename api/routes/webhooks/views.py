@@ -18,7 +18,9 @@ Event = Literal["job.succeeded", "job.failed", "job.canceled", "job.expired"]
 class NewWebhook(Body):
     """Whom to tell of what."""
 
-    url: str = Field(description="Where to post to: http or https, to a public host.")
+    url: str = Field(
+        description="Where to post to: http or https, to a public host, as each delivery finds out."
+    )
     events: list[Event] = Field([], max_length=4, description="What to tell of; all, if empty.")
 
 

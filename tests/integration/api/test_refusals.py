@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flask.testing import FlaskClient
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
 from structlog.contextvars import merge_contextvars
@@ -467,6 +468,26 @@ def test_what_is_not_there_is_a_problem_too(world: World) -> None:
     response = client.put("/v1/jobs", json=GOOD)
     problem(response, 405, "method_not_allowed")
     assert "POST" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "shape"),
+    [
+        ("GET", "/text-to-image", {"detail", "code"}),
+        ("GET", "/v1alpha2", {"message", "code"}),
+        ("PUT", "/v1alpha1", {"message", "code"}),
+        ("GET", "/sdapi/v1/txt2img", {"error", "detail", "body", "errors", "code"}),
+        ("POST", "/sdapi/v1/progress", {"error", "detail", "body", "errors", "code"}),
+    ],
+)
+def test_another_method_is_refused_in_the_shape_of_its_address(
+    shared_world: World, method: str, path: str, shape: set[str]
+) -> None:
+    # The tests' own client wants a problem wherever no operation is documented.
+    response = FlaskClient(shared_world.app, TestResponse).open(path, method=method)
+    assert (response.status_code, response.mimetype) == (405, "application/json")
+    assert (set(response.get_json()), response.get_json()["code"]) == (shape, "method_not_allowed")
+    assert ("GET" if method == "POST" else "POST") in response.headers["Allow"]
 
 
 def test_our_own_failure_says_nothing_of_our_inside(world: World) -> None:

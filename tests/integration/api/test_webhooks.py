@@ -126,7 +126,13 @@ def test_a_gateway_sees_no_other_ones_webhooks(client: CheckedClient, shared_wor
 
 
 @pytest.mark.parametrize(
-    "context", [{"order": 17, "deep": [1.5, None, {"ü": "✓"}]}, "text", 0, False, [], "x" * 4094]
+    "context",
+    [
+        {"order": 17, "deep": [1.5, None, {"ü": "✓"}]},
+        *("text", 0, False, [], "x" * 4094),
+        # Backslashes and a u that are no escape; and control characters, which can be kept.
+        *({r"C:\u0000": r"\\u0000"}, "\x01\x1f\x7f"),
+    ],
 )
 def test_a_context_comes_back_as_it_was(shared_world: World, context: Any) -> None:
     job = shared_world.submit(context=context)
@@ -147,7 +153,8 @@ def test_a_form_has_its_context_as_json(shared_world: World) -> None:
     ("written", "said"),
     [
         (f'"{"x" * 4095}"', "4096 characters"),
-        (r'"a\u0000b"', "control"),
+        (r'"a\u0000b"', "a NUL character"),
+        (r'{"deep": [{"\\\u0000": 1}]}', "a NUL character"),
         ('{"deep": [1e999]}', "too large"),
     ],
 )

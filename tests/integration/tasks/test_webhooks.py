@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -59,6 +61,28 @@ def test_webhooks_are_few_and_ones_own(post: Post, monkeypatch: pytest.MonkeyPat
             webhooks.find(session, post.stage.gateway_id, UUID(int=0))
         with pytest.raises(UnknownDelivery):
             webhooks.replay(session, post.webhook.id, 4711)
+
+
+def test_webhooks_that_are_made_at_once_are_counted_too(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 3)
+    racers = 12
+    start = threading.Barrier(racers)
+
+    def listen(_: int) -> bool:
+        start.wait(30)
+        try:
+            post.listen()
+        except TooManyWebhooks:
+            return False
+        return True
+
+    with ThreadPoolExecutor(racers) as pool:
+        made = list(pool.map(listen, range(racers)))
+    # The post has one of its own.
+    assert made.count(True) == 2
+    assert post.stage.scalar("SELECT count(*) FROM webhooks") == 3
 
 
 def listen_on(stage: Stage, *topics: str) -> None:
