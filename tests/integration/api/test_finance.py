@@ -177,6 +177,7 @@ def test_what_is_owed_is_paid_out_once(
     back = admin.post(f"{address}/reversal", json={"orchestrator": ORCHESTRATOR}).json
     assert (back["total"], back["lines"][0]["state"]) == ("0", "reversed")
     assert admin.get(f"{ADMIN}/owed").json["data"] == [owed]
+    problem(admin.post(f"{address}/paid"), 409, "payout_reversed")
 
 
 def test_a_reference_with_slashes_is_no_other_payout(

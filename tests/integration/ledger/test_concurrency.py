@@ -29,6 +29,7 @@ from ledger.errors import (
     LedgerError,
     NothingOwed,
     OverBudget,
+    PayoutReversed,
     ReferenceReused,
     UnknownPayout,
 )
@@ -216,6 +217,7 @@ REFUSALS = (
     InvalidAmount,
     ReferenceReused,
     NothingOwed,
+    PayoutReversed,
     UnknownPayout,
 )
 
