@@ -59,7 +59,7 @@ def publish(orchestrator: str) -> Response:
     price = unit_price(
         asked.price_per_unit,
         asked.pixels_per_unit,
-        asked.currency or runtime.settlement_currency,
+        runtime.settlement_currency if asked.currency is None else asked.currency,
     )
     with runtime.sessions.begin() as session:
         owner = find_orchestrator(session, orchestrator)

@@ -74,7 +74,7 @@ def create() -> Response:
         only = None
         if asked.orchestrators is not None:
             only = {find_orchestrator(session, name).id for name in asked.orchestrators}
-        currency = asked.currency or runtime.settlement_currency
+        currency = runtime.settlement_currency if asked.currency is None else asked.currency
         batch = payouts.create(session, asked.reference, currency, only)
     return render.answer(_view(batch), 201)
 
