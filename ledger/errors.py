@@ -153,8 +153,11 @@ class InvalidFile(LedgerError):
     def __init__(self, file: str, line: int, reason: str) -> None:
         self.file = file
         self.line = line
-        self.reason = reason
-        super().__init__(f"{file}, line {line}: {reason}. Nothing was changed.")
+        # Imported here, because names raise these errors.
+        from ledger.names import shown
+
+        self.reason = shown(reason)
+        super().__init__(f"{file}, line {line}: {self.reason}. Nothing was changed.")
 
 
 class RateError(LedgerError):
