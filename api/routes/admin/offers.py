@@ -87,9 +87,10 @@ def publish(orchestrator: str) -> Response:
     )
 )
 def index(orchestrator: str) -> Response:
-    """List an orchestrator's offers: those that hold, cheapest first, then those that are planned.
+    """List an orchestrator's offers: those that hold, then those that are planned.
 
-    `live`: a worker that serves it is up.
+    Those that hold are sorted by currency, the cheapest of each first; those that are planned, by
+    when they begin. `live`: a worker that serves it is up.
     """
     with current().reads() as session:
         owner = find_orchestrator(session, orchestrator)
