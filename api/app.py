@@ -8,6 +8,7 @@ from uuid import UUID
 
 from flask import Flask, Response, current_app, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
+from werkzeug.routing import PathConverter
 
 from api import auth, metrics, parsing, problems
 from api.dialects import refusing, sdwebui
@@ -28,10 +29,20 @@ _MAX_FORM_PARTS = 40
 _MAX_FORM_FIELDS_BYTES = 200_000
 
 
+class _AnyPath(PathConverter):
+    """The rest of an address, which may begin with a slash: a reference may, too."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
 def create_app(runtime: Runtime) -> Flask:
     """Build the app around a runtime. Connects to nothing."""
     app = Flask("api", static_folder=None)
     app.request_class = parsing.Request
+    # An address is what it says: with a slash less it would be somebody else's, who has that name.
+    app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = _AnyPath
     app.config.update(
         MAX_CONTENT_LENGTH=runtime.settings.max_body_bytes,
         MAX_FORM_PARTS=_MAX_FORM_PARTS,

@@ -105,6 +105,9 @@ PROBLEMS: Mapping[type[Exception], Problem] = {
         409, ledger.ReferenceReused.code, "Reference used for another operation"
     ),
     ledger.NothingOwed: Problem(409, ledger.NothingOwed.code, "Nothing to pay out"),
+    ledger.PayoutReversed: Problem(
+        409, ledger.PayoutReversed.code, "All of the payout is reversed"
+    ),
     ledger.HoldAlreadyResolved: Problem(
         409, ledger.HoldAlreadyResolved.code, "The hold is resolved"
     ),

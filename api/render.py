@@ -222,7 +222,7 @@ def _limit(limit: Limit) -> LimitView:
 
 
 def model(spec: ModelSpec, capability: Capability, candidates: Sequence[Candidate]) -> ModelView:
-    """Show a capability with its offers, which come cheapest first."""
+    """Show a capability with its offers, in the order in which they come."""
     found = availability.of(spec, candidates)
     return ModelView(
         pipeline=capability.pipeline,  # type: ignore[arg-type]  # one of the catalog's

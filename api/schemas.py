@@ -320,7 +320,8 @@ class JobsQuery(PageQuery):
 class LimitItem(Body):
     """The most to pay for a model, a pipeline (no model), or everything (neither)."""
 
-    pipeline: Pipeline | None = None
+    # Any name: a limit may wait for what nobody offers yet, such as a file of Livepeer's sets.
+    pipeline: Name | None = None
     model_id: Name | None = None
     price_per_unit: Amount | None = Field(description="null accepts any price.")
     pixels_per_unit: int | None = Field(

@@ -226,7 +226,7 @@ class DefaultsView(View):
 
 
 class ModelView(View):
-    """A capability that can be ordered, and what it costs where; the cheapest offer first."""
+    """A capability that can be ordered, and what it costs where, by currency and price."""
 
     pipeline: Pipeline
     model_id: str

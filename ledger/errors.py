@@ -24,6 +24,7 @@
     |-- UnknownCharge           nothing was charged for the hold
     |-- UnknownPayout
     |-- NothingOwed             a payout of nothing
+    |-- PayoutReversed          a payout is not paid after all of it was taken back
     `-- HoldAlreadyResolved     a hold is captured, voided or expired once
 
 The classes carry facts. HTTP statuses belong to the floors above.
@@ -152,8 +153,11 @@ class InvalidFile(LedgerError):
     def __init__(self, file: str, line: int, reason: str) -> None:
         self.file = file
         self.line = line
-        self.reason = reason
-        super().__init__(f"{file}, line {line}: {reason}. Nothing was changed.")
+        # Imported here, because names raise these errors.
+        from ledger.names import shown
+
+        self.reason = shown(reason)
+        super().__init__(f"{file}, line {line}: {self.reason}. Nothing was changed.")
 
 
 class RateError(LedgerError):
@@ -341,6 +345,18 @@ class NothingOwed(LedgerError):
     def __init__(self, currency: str) -> None:
         self.currency = currency
         super().__init__(f"amount: nothing is owed in {currency}, so there is nothing to pay out.")
+
+
+class PayoutReversed(LedgerError):
+    """Raised when a payout is to be paid of which every line was reversed."""
+
+    code = "payout_reversed"
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        super().__init__(
+            f"All of payout {reference} was reversed, and is owed again; make a new payout of it."
+        )
 
 
 class HoldAlreadyResolved(LedgerError):

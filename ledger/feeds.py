@@ -77,10 +77,17 @@ class FileFeed:
             if observed_at.tzinfo is None:
                 raise FeedError(f"{where}: observed_at must say its time zone")
             observed_at = observed_at.astimezone(UTC)
-            source = item.get("source") or self._path.name
             rate = item["rate"]
-            exact = rate if isinstance(rate, str | Decimal) else Decimal(rate)
-            return Observation(item["base"], item["quote"], exact, source, observed_at)
+            if isinstance(rate, bool) or not isinstance(rate, str | int | Decimal):
+                raise FeedError(f"{where}: rate must be a number, or a text")
+            exact = Decimal(rate) if isinstance(rate, int) else rate
+            source = item.get("source")
+            named = {**item, "source": self._path.name if source in (None, "") else source}
+            texts = [named[name] for name in ("base", "quote", "source")]
+            if not all(isinstance(text, str) for text in texts):
+                raise FeedError(f"{where}: base, quote and source must be texts")
+            base, quote, source = texts
+            return Observation(base, quote, exact, source, observed_at)
         except KeyError as error:
             raise FeedError(f"{where}: {error.args[0]} is missing") from error
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
@@ -90,10 +97,13 @@ class FileFeed:
 def refresh(session: Session, feed: RateFeed) -> list[ExchangeRate]:
     """Record what a feed has that is not recorded yet, all or nothing.
 
+    Where it says two rates of one source and time, the last one is its word.
+
     Raises:
         FeedError: The feed cannot be read, or says what cannot be a rate.
     """
     try:
+        newest = {_moment(seen): seen for seen in feed.observe()}
         return [
             rates.set_rate(
                 session,
@@ -103,7 +113,7 @@ def refresh(session: Session, feed: RateFeed) -> list[ExchangeRate]:
                 seen.source,
                 seen.observed_at,
             )
-            for seen in feed.observe()
+            for seen in newest.values()
             if not _is_known(session, seen)
         ]
     except FeedError:
@@ -112,12 +122,23 @@ def refresh(session: Session, feed: RateFeed) -> list[ExchangeRate]:
         raise FeedError(str(error)) from error
 
 
+def _moment(seen: Observation) -> tuple[str, str, str, datetime]:
+    return seen.base_currency, seen.quote_currency, seen.source, seen.observed_at
+
+
 def _is_known(session: Session, seen: Observation) -> bool:
-    """Tell whether the source's word of this time is recorded: a feed repeats itself."""
-    query = select(ExchangeRate.id).where(
-        ExchangeRate.base_currency == seen.base_currency,
-        ExchangeRate.quote_currency == seen.quote_currency,
+    """Tell whether the source's last word of this time is recorded: a feed repeats itself.
+
+    Raises:
+        InvalidAmount, InvalidName: It cannot be recorded, nor looked for.
+    """
+    base, quote, rate = rates.checked(
+        seen.base_currency, seen.quote_currency, seen.rate, seen.source
+    )
+    query = select(ExchangeRate.rate).where(
+        ExchangeRate.base_currency == base,
+        ExchangeRate.quote_currency == quote,
         ExchangeRate.observed_at == seen.observed_at,
         ExchangeRate.source == seen.source,
     )
-    return session.scalars(query.limit(1)).first() is not None
+    return session.scalar(query.order_by(ExchangeRate.id.desc()).limit(1)) == rate

@@ -176,7 +176,7 @@ class _Entries:
     _seen: dict[tuple[str, str | None], int] = field(default_factory=dict)
 
     def ignore(self, where: Located, reason: str) -> None:
-        self.ignored.append(Ignored(where.line, reason))
+        self.ignored.append(Ignored(where.line, names.shown(reason)))
 
     def all_ignored(self) -> tuple[Ignored, ...]:
         return tuple(sorted(self.ignored, key=lambda ignored: ignored.line))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -202,7 +203,10 @@ def _add(session: Session, row: Offer) -> Offer:
 
 
 def live(session: Session, *where: ColumnElement[bool]) -> list[LiveOffer]:
-    """Return the offers that hold now, cheapest first; `where` narrows the offers looked at."""
+    """Return the offers that hold now, by currency, the cheapest of each first.
+
+    `where` narrows the offers looked at.
+    """
     return _holding(session, func.now(), *where)
 
 
@@ -212,7 +216,7 @@ def planned(session: Session, *where: ColumnElement[bool]) -> list[LiveOffer]:
 
 
 def known(session: Session, *where: ColumnElement[bool]) -> list[LiveOffer]:
-    """Return the offers that hold now, cheapest first, and then those that are planned."""
+    """Return the offers that hold now, as `live` does, and then those that are planned."""
     return [*live(session, *where), *planned(session, *where)]
 
 
@@ -232,7 +236,12 @@ def _holding(
         )
     )
     offers = [read(offer, name) for offer, name in session.execute(newest) if not offer.withdrawn]
-    return sorted(offers, key=lambda offer: (offer.price.fraction, offer.orchestrator))
+    return sorted(offers, key=_by_price)
+
+
+def _by_price(offer: LiveOffer) -> tuple[str, Fraction, str]:
+    # Prices in two currencies are not compared: that takes a rate, of which there may be none.
+    return offer.price.currency, offer.price.fraction, offer.orchestrator
 
 
 def _planned(
@@ -269,7 +278,7 @@ def read(offer: Offer, orchestrator: str) -> LiveOffer:
 
 
 def live_for(session: Session, capability: Capability) -> list[LiveOffer]:
-    """Return the offers for a capability that hold now, cheapest first."""
+    """Return the offers for a capability that hold now, as `live` does."""
     return live(
         session, Offer.pipeline == capability.pipeline, Offer.model_id == capability.model_id
     )

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import reduce
 from typing import Literal
 from uuid import UUID
 
@@ -19,9 +20,9 @@ from sqlalchemy.orm import Session
 
 from ledger import names, sheets
 from ledger.accounts import platform_account
-from ledger.errors import NothingOwed, ReferenceReused, UnknownPayout
-from ledger.money import known_currency
-from ledger.tables import Account, PayoutBatch
+from ledger.errors import NothingOwed, PayoutReversed, ReferenceReused, UnknownPayout
+from ledger.money import EXACT, known_currency
+from ledger.tables import Account, Payout, PayoutBatch
 
 _OWED = text("""
 SELECT o.id AS orchestrator_id, o.name AS orchestrator, v.currency, v.balance AS amount
@@ -37,6 +38,7 @@ SELECT o.id AS orchestrator_id, o.name AS orchestrator, v.currency, v.balance AS
 _CREATE = text("""
 WITH batch AS (
     INSERT INTO payout_batches (reference, currency) VALUES (:reference, :currency)
+    ON CONFLICT (reference) DO NOTHING
     RETURNING id
 ), payout AS (
     INSERT INTO payouts (batch_id, orchestrator_id, currency, amount)
@@ -124,6 +126,12 @@ class Batch:
     created_at: datetime
     lines: tuple[Line, ...]
 
+    @property
+    def total(self) -> Decimal:
+        """The sum of the lines that are not reversed."""
+        amounts = (line.amount for line in self.lines if line.state != "reversed")
+        return reduce(EXACT.add, amounts, Decimal(0))
+
 
 def owed(
     session: Session, currency: str | None = None, only: Collection[UUID] | None = None
@@ -152,7 +160,7 @@ def create(
         InvalidName: The reference is empty, too long or has unprintable characters.
         InvalidAmount: The currency is unknown.
         NothingOwed: There is nothing to pay.
-        ReferenceReused: The reference was used with another currency.
+        ReferenceReused: The reference was used with another currency, or for other orchestrators.
     """
     name = names.checked("reference", reference)
     known_currency(currency)
@@ -164,15 +172,13 @@ def create(
         .order_by(Account.id)
         .with_for_update(key_share=True)
     )
-    earlier = session.scalar(select(PayoutBatch).where(PayoutBatch.reference == name))
+    earlier = _earlier(session, name, currency, only)
     if earlier is not None:
-        if earlier.currency != currency:
-            raise ReferenceReused(reference)
-        return find(session, reference)
+        return earlier
     due = owed(session, currency, only)
     if not due:
         raise NothingOwed(currency)
-    session.execute(
+    made = session.scalar(
         _CREATE,
         {
             "reference": name,
@@ -182,6 +188,32 @@ def create(
             "payouts_account": platform_account(session, "payouts", currency),
         },
     )
+    if made is None:
+        # Somebody who pays other orchestrators has just taken the reference.
+        earlier = _earlier(session, name, currency, only)
+    return earlier or find(session, name)
+
+
+def _earlier(
+    session: Session, reference: str, currency: str, only: Collection[UUID] | None
+) -> Batch | None:
+    """Return the batch that a reference has made, if it has made one.
+
+    Raises:
+        ReferenceReused: It was made of another request: it is in another currency, pays an
+            orchestrator that is none of `only`, or does not pay one of them that is owed something.
+    """
+    batch = session.scalar(select(PayoutBatch).where(PayoutBatch.reference == reference))
+    if batch is None:
+        return None
+    if batch.currency != currency:
+        raise ReferenceReused(reference)
+    if only is not None:
+        lines = select(Payout.orchestrator_id).where(Payout.batch_id == batch.id)
+        paid, asked = set(session.scalars(lines)), set(only)
+        # Who was owed nothing has no line, whoever has asked for one.
+        if paid - asked or owed(session, currency, asked - paid):
+            raise ReferenceReused(reference)
     return find(session, reference)
 
 
@@ -219,6 +251,7 @@ def mark_paid(session: Session, reference: str) -> Batch:
 
     Raises:
         UnknownPayout: There is no such batch.
+        PayoutReversed: All of its lines are reversed. Nothing is written.
     """
     return _decide(session, reference, "payout_paid", ("created",), None)
 
@@ -247,6 +280,8 @@ def _decide(
         raise UnknownPayout(f"{reference} to {orchestrator}")
     lock = text("SELECT id, state FROM payouts WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
     locked = session.execute(lock, {"ids": [line.payout_id for line in chosen]}).all()
+    if kind == "payout_paid" and all(row.state == "reversed" for row in locked):
+        raise PayoutReversed(reference)
     payouts = [row.id for row in locked if row.state in states]
     if payouts:
         session.execute(

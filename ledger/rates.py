@@ -123,14 +123,7 @@ def set_rate(
             not exact to 18 decimals; or it was observed in the future.
         InvalidName: The source is empty, too long or has unprintable characters.
     """
-    base = _currency(base_currency, "base_currency")
-    quote = _currency(quote_currency, "quote_currency")
-    if base == quote:
-        raise InvalidAmount("quote_currency", "must be another currency than the base_currency")
-    exact = exact_amount(rate, field="rate")
-    if exact <= 0:
-        raise InvalidAmount("rate", "must be greater than zero")
-    names.checked("source", source)
+    base, quote, exact = checked(base_currency, quote_currency, rate, source)
     now = session.scalars(select(func.now())).one()
     seen = now if observed_at is None else observed_at
     if seen > now + _CLOCKS_DIFFER:
@@ -141,6 +134,25 @@ def set_rate(
     session.add(row)
     session.flush()
     return row
+
+
+def checked(
+    base_currency: object, quote_currency: object, rate: object, source: str
+) -> tuple[str, str, Decimal]:
+    """Return the currencies of a rate and the rate, if it can be recorded.
+
+    Raises:
+        InvalidAmount, InvalidName: As `set_rate`, but for when it was observed.
+    """
+    base = _currency(base_currency, "base_currency")
+    quote = _currency(quote_currency, "quote_currency")
+    if base == quote:
+        raise InvalidAmount("quote_currency", "must be another currency than the base_currency")
+    exact = exact_amount(rate, field="rate")
+    if exact <= 0:
+        raise InvalidAmount("rate", "must be greater than zero")
+    names.checked("source", source)
+    return base, quote, exact
 
 
 def _currency(value: object, field_name: str) -> str:

@@ -133,8 +133,12 @@ def look(
     gateway_id: UUID,
     capability: Capability,
     max_rate_age: timedelta = timedelta(days=1),
+    *,
+    every_rate: bool = False,
 ) -> Market:
     """Return what holds now for a capability and a gateway; nothing is locked.
+
+    `every_rate`: for who has a limit in mind that is none of these, and may be in any currency.
 
     Raises:
         NoOffer: No orchestrator offers the capability; names the models that are offered.
@@ -152,7 +156,7 @@ def look(
         others = offers.live(session, Offer.pipeline == capability.pipeline)
         names = sorted({offer.capability.model_id for offer in others})
         raise NoOffer(capability.pipeline, capability.model_id, names)
-    rates = _rates(session, rows, max_rate_age)
+    rates = _rates(session, rows, max_rate_age, every_rate=every_rate)
     usable = [one for one in offered if rates.can_settle(one.offer.price)]
     if not usable:
         rates.of(offered[0].offer.price.currency)  # says why not
@@ -164,10 +168,12 @@ def look(
     )
 
 
-def _rates(session: Session, rows: Sequence[_Found], max_age: timedelta) -> Rates:
+def _rates(
+    session: Session, rows: Sequence[_Found], max_age: timedelta, *, every_rate: bool
+) -> Rates:
     """Return the rates, which are asked for only where somebody uses another currency."""
     settlement = rows[0].settlement or rows[0].currency
-    if {row.currency for row in rows} <= {settlement, None}:
+    if not every_rate and {row.currency for row in rows} <= {settlement, None}:
         return Rates(settlement)
     return load_rates(session, settlement, max_age)
 

@@ -135,7 +135,7 @@ class Rerouter:
                 if job is None or (task is not None and task.orchestrator is not None):
                     return None
                 return self._move_locked(session, job, markets)
-        except OverBudget as error:
+        except (OverBudget, RateError) as error:
             _log.info("job_stays", **telemetry.of(row), why=str(error))
         except (LedgerError, IntegrityError) as error:
             # What the books refuse to one job must not keep the others.
@@ -174,7 +174,10 @@ class Rerouter:
         """Return what is offered to a gateway, or None when nothing of it can be used."""
         capability = Capability(job.pipeline, job.model_id)
         try:
-            return market.look(session, job.gateway_id, capability, self._max_rate_age)
+            # The limits that holds recorded may be in other currencies than those of today.
+            return market.look(
+                session, job.gateway_id, capability, self._max_rate_age, every_rate=True
+            )
         except (NoOffer, RateError):
             return None
 

@@ -34,7 +34,7 @@ def index() -> Response:
     runtime = current()
     with runtime.reads() as session:
         candidates = workers.candidates(session, offers.live(session))
-    # The sort is stable, so within a capability the cheapest stays first.
+    # The sort is stable, so within a capability they stay by currency and price.
     ranked = sorted(candidates, key=lambda one: _rank(one.offer.capability))
     known = {spec.model_id: spec for spec in runtime.catalog.models()}
     data = [

@@ -130,9 +130,10 @@ def _not_offered(orchestrator: str, capability: Capability, offer: int | None) -
 
 @offer_app.command("list")
 def list_offers(data_dir: DataDir = DEFAULT_DIR, as_json: AsJson = False) -> None:
-    """List the offers that hold now, cheapest first, then those that are planned.
+    """List the offers that hold now, then those that are planned.
 
-    An offer is live where a worker that is up serves it.
+    Those that hold are sorted by currency, the cheapest of each first. An offer is live where a
+    worker that is up serves it.
     """
     with books(data_dir) as session:
         rows = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -12,7 +11,6 @@ import typer
 from sqlalchemy.orm import Session
 
 from ledger import accounts, payouts
-from ledger.money import EXACT
 from ledger.payouts import Batch
 from pixeltoll.commands.common import books, settlement_currency
 from pixeltoll.console import say, show, show_all, write
@@ -78,7 +76,7 @@ def list_payouts(
     data_dir: DataDir = DEFAULT_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List the payouts, newest first."""
+    """List the payouts, newest first: the amount is of all lines that are not reversed."""
     with books(data_dir) as session:
         rows = [_summary(batch) for batch in payouts.list_batches(session, limit)]
     show_all(_BATCHES, rows, as_json=as_json)
@@ -89,7 +87,7 @@ def _summary(batch: Batch) -> dict[str, object]:
         "reference": batch.reference,
         "created_at": batch.created_at,
         "orchestrators": len(batch.lines),
-        "amount": reduce(EXACT.add, (line.amount for line in batch.lines)),
+        "amount": batch.total,
         "currency": batch.currency,
         "states": ", ".join(sorted({line.state for line in batch.lines})),
     }

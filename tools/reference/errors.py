@@ -58,6 +58,7 @@ _REMEDIES: Mapping[str, str] = {
     "name_taken": "Choose another name.",
     "nothing_owed": "Wait until something is earned; `pixeltoll payout owed` shows what is.",
     "offer_not_editable": "Publish a new offer, which supersedes this one, or withdraw it.",
+    "payout_reversed": "Make a new payout: what was reversed is owed again.",
     "reference_reused": "Take a new reference, or repeat the first request with the same facts.",
     "too_many_webhooks": "Delete one first.",
     "picture_expired": "Submit again, and fetch the picture sooner.",

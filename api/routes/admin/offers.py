@@ -59,7 +59,7 @@ def publish(orchestrator: str) -> Response:
     price = unit_price(
         asked.price_per_unit,
         asked.pixels_per_unit,
-        asked.currency or runtime.settlement_currency,
+        runtime.settlement_currency if asked.currency is None else asked.currency,
     )
     with runtime.sessions.begin() as session:
         owner = find_orchestrator(session, orchestrator)
@@ -87,9 +87,10 @@ def publish(orchestrator: str) -> Response:
     )
 )
 def index(orchestrator: str) -> Response:
-    """List an orchestrator's offers: those that hold, cheapest first, then those that are planned.
+    """List an orchestrator's offers: those that hold, then those that are planned.
 
-    `live`: a worker that serves it is up.
+    Those that hold are sorted by currency, the cheapest of each first; those that are planned, by
+    when they begin. `live`: a worker that serves it is up.
     """
     with current().reads() as session:
         owner = find_orchestrator(session, orchestrator)

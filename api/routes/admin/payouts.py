@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from flask import Blueprint, Response
 
 from api import paging, paper, parsing, render
@@ -18,11 +16,12 @@ from ledger.errors import (
     InvalidAmount,
     InvalidName,
     NothingOwed,
+    PayoutReversed,
     ReferenceReused,
     UnknownOrchestrator,
     UnknownPayout,
 )
-from ledger.money import EXACT, plain
+from ledger.money import plain
 from ledger.payouts import Batch, Line
 
 bp = Blueprint("payouts", __name__)
@@ -75,7 +74,7 @@ def create() -> Response:
         only = None
         if asked.orchestrators is not None:
             only = {find_orchestrator(session, name).id for name in asked.orchestrators}
-        currency = asked.currency or runtime.settlement_currency
+        currency = runtime.settlement_currency if asked.currency is None else asked.currency
         batch = payouts.create(session, asked.reference, currency, only)
     return render.answer(_view(batch), 201)
 
@@ -128,7 +127,7 @@ def show(reference: str) -> Response:
         tag="admin",
         security="admin",
         answers=[Answer(200, "The payout now", PayoutView)],
-        errors=[UnknownPayout],
+        errors=[UnknownPayout, PayoutReversed],
     )
 )
 def mark_paid(reference: str) -> Response:
@@ -160,15 +159,11 @@ def reverse(reference: str) -> Response:
 
 
 def _view(batch: Batch) -> PayoutView:
-    total = Decimal(0)
-    for line in batch.lines:
-        if line.state != "reversed":
-            total = EXACT.add(total, line.amount)
     return PayoutView(
         reference=batch.reference,
         currency=batch.currency,
         created_at=batch.created_at,
-        total=plain(total),
+        total=plain(batch.total),
         lines=[_line(line) for line in batch.lines],
     )
 

@@ -90,7 +90,7 @@ class OfferView(PriceView):
 
 
 class OffersView(View):
-    """An orchestrator's offers: those that hold, cheapest first, then those that are planned."""
+    """An orchestrator's offers: those that hold, then those that are planned."""
 
     data: list[OfferView]
     next_cursor: None

@@ -92,7 +92,7 @@ def _limit(index: int, item: LimitItem, currency: str) -> Limit:
         price = unit_price(
             item.price_per_unit,
             1 if item.pixels_per_unit is None else item.pixels_per_unit,
-            item.currency or currency,
+            currency if item.currency is None else item.currency,
         )
     except InvalidAmount as error:
         raise InvalidAmount(f"data.{index}.{error.field}", error.reason) from None

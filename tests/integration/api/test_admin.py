@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ledger.limits import Limit, replace_limits
+from ledger.money import unit_price
 from tests.integration.api.conformance import CheckedClient
 from tests.integration.api.world import (
     ADMIN_KEY,
@@ -186,7 +188,8 @@ def test_what_is_shown_can_be_sent_back(world: World) -> None:
         ({"price_per_unit": "-1"}, "data.0.price_per_unit", "invalid_amount"),
         ({"price_per_unit": 1, "pixels_per_unit": 0}, "data.0.pixels_per_unit", "invalid_amount"),
         ({"price_per_unit": 1, "currency": "EUR"}, "data.0.currency", "invalid_amount"),
-        ({"price_per_unit": 1, "pipeline": "image-to-video"}, "data.0.pipeline", "invalid_params"),
+        ({"price_per_unit": 1, "pipeline": "a\x00"}, "data.0.pipeline", "invalid_params"),
+        ({"price_per_unit": 1, "pipeline": "\u200b"}, "data.0.pipeline", "invalid_name"),
         ({"price_per_unit": 1, "model_id": "a\x00"}, "data.0.model_id", "invalid_params"),
         ({"price_per_unit": 1, "max": 2}, "data.0.max", "invalid_params"),
         ({"price_per_unit": 1, "model_id": MODEL}, "data.0.pipeline", "invalid_params"),
@@ -200,6 +203,21 @@ def test_a_wrong_limit_changes_nothing(
 
     assert problem(response, 422, code)["errors"][0]["field"] == field
     assert world.client().get("/v1/limits").json == before
+
+
+def test_limits_that_a_file_of_livepeers_set_can_be_sent_back(world: World) -> None:
+    """They may be for pipelines that are not run here: they wait for an offer."""
+    known = [Limit(name, None, unit_price("5", 1, "wei")) for name in ("image-to-video", "upscale")]
+    with world.sessions.begin() as session:
+        replace_limits(session, world.gateway_id, known, "USD")
+    client = world.client()
+    shown = client.get("/v1/limits").json
+
+    answer = client.put("/v1/limits", json=shown).json
+
+    assert answer["data"] == shown["data"]
+    assert [one["pipeline"] for one in answer["warnings"]] == ["image-to-video", "upscale"]
+    assert "Nobody offers image-to-video" in answer["warnings"][0]["message"]
 
 
 def test_two_limits_for_one_scope_are_refused(world: World) -> None:

@@ -84,8 +84,20 @@ BAD = [
     Bad("POST", OFFERS, {**OFFER, "capacity": 0}, "capacity"),
     Bad("POST", OFFERS, {**OFFER, "valid_from": "tomorrow"}, "valid_from", "invalid_params"),
     Bad("POST", OFFERS, {**OFFER, "valid_from": "2020-01-01T00:00:00Z"}, "valid_from"),
-    Bad("POST", OFFERS, {**OFFER, "currency": "EUR"}, "currency"),
-    Bad("PUT", LIMITS, {"data": [{"price_per_unit": 1, "currency": "EUR"}]}, "data.0.currency"),
+    *(
+        bad
+        for unknown in ("EUR", "")
+        for bad in (
+            Bad("POST", OFFERS, {**OFFER, "currency": unknown}, "currency"),
+            Bad(
+                "PUT",
+                LIMITS,
+                {"data": [{"price_per_unit": 1, "currency": unknown}]},
+                "data.0.currency",
+            ),
+            Bad("POST", PAYOUTS, {"reference": "p", "currency": unknown}, "currency"),
+        )
+    ),
     Bad(
         "PUT",
         LIMITS,

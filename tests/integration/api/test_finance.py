@@ -9,6 +9,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -176,6 +177,33 @@ def test_what_is_owed_is_paid_out_once(
     back = admin.post(f"{address}/reversal", json={"orchestrator": ORCHESTRATOR}).json
     assert (back["total"], back["lines"][0]["state"]) == ("0", "reversed")
     assert admin.get(f"{ADMIN}/owed").json["data"] == [owed]
+    problem(admin.post(f"{address}/paid"), 409, "payout_reversed")
+
+
+def test_a_reference_with_slashes_is_no_other_payout(
+    world: World, admin: CheckedClient, gateway: tuple[str, CheckedClient]
+) -> None:
+    references = ["lead", "//lead", "/", "lead/", "lead//paid"]
+    for reference in references:
+        run(world, gateway[1])
+        assert admin.post(f"{ADMIN}/payouts", json={"reference": reference}).status_code == 201
+    for decided, reference in enumerate(references):
+        address = f"{ADMIN}/payouts/{quote(reference, safe='')}"
+        assert admin.get(address).json["reference"] == reference
+        paid = admin.post(f"{address}/paid", follow_redirects=True)
+        assert paid.json["reference"] == reference
+        states = {
+            one["reference"]: one["lines"][0]["state"] for one in listed(admin, f"{ADMIN}/payouts")
+        }
+        assert [states[each] for each in references] == [
+            "paid" if number <= decided else "created" for number in range(len(references))
+        ]
+
+
+@pytest.mark.parametrize("address", ["payouts/%2Flead", "orchestrators/%2Fnorth/offers"])
+def test_an_address_leads_to_no_other(admin: CheckedClient, address: str) -> None:
+    for asked in (f"{ADMIN}/{address}", f"/{ADMIN}/gateways", f"{ADMIN}//gateways"):
+        assert admin.get(asked).status_code == 404
 
 
 def test_payouts_are_listed_newest_first(

@@ -63,7 +63,7 @@ def _second_offer(world: World, price: str) -> None:
         offers.publish(session, owner.id, capability, unit_price(price), "USD")
 
 
-def test_offers_stand_cheapest_first(world: World) -> None:
+def test_offers_in_one_currency_stand_cheapest_first(world: World) -> None:
     _second_offer(world, "0.000000000000000001")
     one = world.client().get("/v1/models").json["data"][1]
     assert [offer["orchestrator"] for offer in one["offers"]] == ["south", ORCHESTRATOR]

@@ -29,6 +29,7 @@ from ledger.errors import (
     LedgerError,
     NothingOwed,
     OverBudget,
+    PayoutReversed,
     ReferenceReused,
     UnknownPayout,
 )
@@ -244,6 +245,7 @@ REFUSALS = (
     InvalidAmount,
     ReferenceReused,
     NothingOwed,
+    PayoutReversed,
     UnknownPayout,
 )
 

@@ -117,6 +117,16 @@ def test_offers_are_told_cheapest_first(book: Book) -> None:
     assert names[0] == book.name
 
 
+def test_prices_in_two_currencies_are_not_compared(book: Book) -> None:
+    with book.sessions.begin() as session:
+        for number, price in enumerate(("2 USD", "3 ETH", "5 wei", "1 USD")):
+            payee = accounts.create_orchestrator(session, f"{book.name}-{number}", "USD")
+            amount, currency = price.split()
+            offers.publish(session, payee.id, OTHER, unit_price(amount, 1, currency), "USD")
+        found = [str(offer.price) for offer in offers.live_for(session, OTHER)]
+    assert found == [f"{price} per pixel" for price in ("5 wei", "3 ETH", "1 USD", "2 USD")]
+
+
 def test_an_offer_is_in_any_currency_of_one_who_is_paid_in_the_settlements(book: Book) -> None:
     price = unit_price("1", 1, "ETH")
     with book.sessions.begin() as session:

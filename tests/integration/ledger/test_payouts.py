@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from ledger import payouts
 from ledger.errors import (
@@ -18,6 +21,7 @@ from ledger.errors import (
     InvalidName,
     LedgerError,
     NothingOwed,
+    PayoutReversed,
     ReferenceReused,
     UnknownPayout,
 )
@@ -92,10 +96,62 @@ def test_the_same_reference_is_the_same_payout(book: Book, south: Party) -> None
     assert book.owed(south) == EARNED
     with pytest.raises(ReferenceReused):
         book.pay_out("november", "ETH")
-    for what in ("pay", "pay", "reverse", "reverse", "pay"):
+    for what in ("pay", "pay", "reverse", "reverse"):
         last = decide(book, "november", what)
     assert {line.state for line in last.lines} == {"reversed"}
+    assert last.total == 0
+    with pytest.raises(PayoutReversed, match="november"):
+        decide(book, "november", "pay")
     assert len(book.rows("SELECT 1 FROM entries WHERE payout_id IS NOT NULL")) == 6
+    book.prove()
+
+
+def test_what_is_left_of_a_payout_is_paid(book: Book, south: Party) -> None:
+    book.pay_out("november")
+    decide(book, "november", "reverse", "north-south")
+    paid = decide(book, "november", "pay")
+    assert [line.state for line in paid.lines] == ["paid", "reversed"]
+    assert paid.total == 2 * EARNED
+    assert book.owed(south) == EARNED
+
+
+def test_a_reference_is_for_the_same_orchestrators(book: Book, south: Party) -> None:
+    idle = book.open_party("idle").orchestrator_id
+    north, other = book.party.orchestrator_id, south.orchestrator_id
+
+    def pay(*only: UUID) -> payouts.Batch:
+        with book.sessions.begin() as session:
+            return payouts.create(session, "november", "USD", only)
+
+    first = pay(north, idle)
+    assert amounts(first) == {"north": (2 * EARNED, "created")}
+    assert pay(idle, north) == first, "idle is owed nothing, as before"
+    for others in ([other], [idle], [north, other]):
+        with pytest.raises(ReferenceReused):
+            pay(*others)
+    assert book.owed(south) == EARNED
+    book.prove()
+
+
+def test_a_reference_at_once_for_others_pays_the_first(book: Book, south: Party) -> None:
+    """Neither waits for the other's accounts: they meet where the reference is taken."""
+
+    def pay(session: Session, party: Party) -> payouts.Batch:
+        return payouts.create(session, "november", "USD", [party.orchestrator_id])
+
+    def pay_later() -> payouts.Batch:
+        with book.sessions.begin() as session:
+            return pay(session, south)
+
+    with ThreadPoolExecutor(1) as pool:
+        with book.sessions.begin() as session:
+            first = pay(session, book.party)
+            second = pool.submit(pay_later)
+            while not (second.done() or book.rows("SELECT 1 FROM pg_locks WHERE NOT granted")):
+                time.sleep(0.01)
+        assert isinstance(second.exception(), ReferenceReused)
+    assert amounts(first) == {"north": (2 * EARNED, "created")}
+    assert book.owed(south) == EARNED
     book.prove()
 
 
@@ -110,6 +166,7 @@ def test_some_are_paid(book: Book, south: Party) -> None:
     assert amounts(batch) == {"north-south": (EARNED, "created")}
     with book.sessions.begin() as session:
         assert payouts.list_batches(session) == [batch]
+    assert replace(batch, lines=()).total == 0
 
 
 def test_a_payout_of_nothing_is_refused(book: Book) -> None:
@@ -193,7 +250,9 @@ def test_a_payment_and_a_reversal_at_once_are_one_after_the_other(book: Book, so
         name = f"payout {number}"
         book.pay_out(name)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda what: decide(book, name, what), ["pay", "reverse"]))  # noqa: B023
+            paying = pool.submit(decide, book, name, "pay")
+            pool.submit(decide, book, name, "reverse").result()
+        assert isinstance(paying.exception(), PayoutReversed | None)
         assert sum(book.trial_balance().values()) == 0
     assert book.owed() == 2 * EARNED
     book.prove()

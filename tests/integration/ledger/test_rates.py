@@ -274,6 +274,19 @@ def test_a_file_of_rates_is_recorded_once(book: Book, tmp_path: Path) -> None:
     assert _refresh(book.sessions, path) == []
 
 
+def test_a_rate_that_is_corrected_is_recorded_and_holds(book: Book, tmp_path: Path) -> None:
+    """A source that erred says so for the same moment: its last word is the one that counts."""
+    path = tmp_path / "rates.json"
+    said = {"base": "ETH", "quote": "USD", "observed_at": "2026-01-02T03:04:05Z"}
+    for right in ("4000", "40", "4000.0"):
+        path.write_text(json.dumps([said | {"rate": "7"}, said | {"rate": right}]))
+        [row] = _refresh(book.sessions, path)
+        with book.sessions.begin() as session:
+            assert rates.current(session, "ETH", "USD", timedelta.max).id == row.id
+        assert row.rate == Decimal(right)
+        assert _refresh(book.sessions, path) == []
+
+
 def test_a_file_without_times_is_as_old_as_the_file(book: Book, tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     path.write_text('[{"base": "ETH", "quote": "USD", "rate": 4000}]')
@@ -294,6 +307,13 @@ def test_a_file_without_times_is_as_old_as_the_file(book: Book, tmp_path: Path) 
         ('[{"base": "ETH", "quote": "USD", "rate": "many"}]', "'many' is not a decimal"),
         ('[{"base": "ETH", "quote": "USD", "rate": null}]', "rate 1"),
         ('[{"base": "ETH", "quote": "EUR", "rate": 1}]', "quote_currency"),
+        ('[{"base": "ETH", "quote": "USD", "rate": true}]', "rate 1: rate must be a number"),
+        ('[{"base": "ETH", "quote": "USD", "rate": [0, [1], 0]}]', "rate 1: rate must be"),
+        ('[{"base": "ETH", "quote": "USD", "rate": NaN}]', "rate 1: rate must be"),
+        ('[{"base": "ETH", "quote": "USD", "rate": 1, "source": 5}]', "source must be texts"),
+        ('[{"base": ["ETH"], "quote": "USD", "rate": 1}]', "rate 1: base, quote"),
+        (r'[{"base": "ETH", "quote": "USD", "rate": 1, "source": "a\u0000"}]', "source: must be"),
+        (r'[{"base": "ETH", "quote": "\ud800", "rate": 1}]', "quote_currency"),
         (
             '[{"base": "ETH", "quote": "USD", "rate": 1, "observed_at": "2026-01-01T00:00:00"}]',
             "time zone",

@@ -35,6 +35,7 @@ from ledger.errors import (
     InvalidAmount,
     NothingOwed,
     OverBudget,
+    PayoutReversed,
     ReferenceReused,
 )
 from ledger.money import EXACT
@@ -259,7 +260,11 @@ class Books(RuleBasedStateMachine):
         mine = self.model.payouts[reference]
         for _ in range(2):
             with self.sessions.begin() as session:
-                (payouts.mark_paid if pays else payouts.reverse)(session, reference)
+                if pays and mine.state == "reversed":
+                    with pytest.raises(PayoutReversed):
+                        payouts.mark_paid(session, reference)
+                else:
+                    (payouts.mark_paid if pays else payouts.reverse)(session, reference)
         if pays and mine.state == "created":
             mine.state = "paid"
         elif not pays and mine.state != "reversed":

@@ -139,8 +139,11 @@ def test_a_payout_from_what_is_owed_to_its_reversal(
     operator.run("payout", "reverse", "=nov", "--orchestrator", "rig")
     (row,) = operator.rows("payout", "list")
     assert (row["reference"], row["orchestrators"], row["states"]) == ("=nov", 1, "reversed")
-    assert Decimal(row["amount"]) == EARNED
+    assert row["amount"] == "0", "as over HTTP, what is reversed does not count"
+    assert operator.json("payout", "show", "=nov")["amount"] == "0"
     assert len(operator.rows("payout", "owed")) == 1
+    said = operator.complaint("payout", "paid", "=nov")
+    assert "All of payout =nov was reversed" in said
     assert "Payout =nov\n" in operator.run("payout", "show", "=nov")
 
 

@@ -122,6 +122,24 @@ def test_a_file_with_one_wrong_entry_changes_nothing_and_names_its_line(
     assert [row["pipeline"] for row in rig.rows("limit", "list", "studio")] == ["text-to-image"]
 
 
+def test_whatever_stands_in_a_file_can_be_told_of(rig: Operator, tmp_path: Path) -> None:
+    """Half a surrogate is legal in JSON, and no terminal is to be told to beep, or to scroll."""
+    odd = {"a\ud800x": 1, "\x1b[2J\nIgnored": 2, "gateway": "\ud800y"}
+    known = {"pipeline": "text-to-image", "model_id": "a", "price_per_unit": 5}
+    file = written(tmp_path, json.dumps([{**known, **odd}]))
+    said = rig.run("offer", "import", "rig", file)
+    assert [line.rpartition(", ")[2] for line in said.splitlines() if "Ignored" in line] == [
+        "line 1: a\\ud800x: is unknown.",
+        "line 1: \\x1b[2J\\nIgnored: is unknown.",
+        "not only \\ud800y.",
+    ]
+    limits = json.dumps({"capabilities_prices": [{**known, **odd}]})
+    said = rig.run("limit", "import", "studio", written(tmp_path, limits))
+    assert "line 1: a\\ud800x: is unknown.\n" in said
+    twice = written(tmp_path, '[{"\\u0007": 1, "\\u0007": 2}]')
+    assert "line 1: \\x07: is said twice" in rig.complaint("offer", "import", "rig", twice)
+
+
 def test_a_file_that_is_no_text_cannot_be_read(rig: Operator, tmp_path: Path) -> None:
     file = tmp_path / "file.json"
     file.write_bytes(b"\xff\xfe\x00")

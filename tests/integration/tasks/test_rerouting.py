@@ -12,8 +12,9 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import update
+from structlog.testing import capture_logs
 
-from ledger import accounts, budgets, limits
+from ledger import accounts, budgets, limits, rates
 from ledger.limits import Limit
 from ledger.money import UnitPrice, unit_price
 from ledger.offers import Capability
@@ -167,6 +168,41 @@ def test_the_limit_that_the_hold_recorded_stands(stage: Stage) -> None:
     join(stage, "same", PRICE)
     assert [bell.job_id for bell in rerouted(stage)] == [job.id]
     assert stage.hold(stage.job(job.id)).limit_price == PRICE
+
+
+def test_the_limit_that_the_hold_recorded_may_be_in_another_currency_than_todays(
+    stage: Stage,
+) -> None:
+    """By 2,000 USD for one ETH, the limit is between the prices."""
+    with stage.sessions.begin() as session:
+        rates.set_rate(session, "ETH", "USD", "2000", "a test")
+        limit = Limit(None, None, unit_price("1e-11", 1, "ETH"))
+        limits.replace_limits(session, stage.gateway_id, [limit], "USD")
+    [job] = strand(stage)
+    with stage.sessions.begin() as session:
+        limits.replace_limits(session, stage.gateway_id, [Limit(None, None, None)], "USD")
+    join(stage, "dear", DEARER)
+    assert rerouted(stage) == []
+    join(stage, "north")
+    assert [bell.job_id for bell in rerouted(stage)] == [job.id]
+    assert stage.hold(stage.job(job.id)).limit_price == limit.price
+    assert_sound(stage.sessions)
+
+
+def test_a_job_stays_while_the_rate_of_its_limit_is_too_old(stage: Stage) -> None:
+    with stage.sessions.begin() as session:
+        rates.set_rate(session, "ETH", "USD", "2000", "a test")
+        limit = Limit(None, None, unit_price("1e-11", 1, "ETH"))
+        limits.replace_limits(session, stage.gateway_id, [limit], "USD")
+    [job] = strand(stage)
+    join(stage, "north")
+    with capture_logs() as said:
+        bells = Rerouter(stage.sessions, AFTER_S, DEFAULT_WEIGHTS, timedelta(0)).reroute()
+    assert bells == []
+    [line] = said
+    assert (line["event"], line["log_level"]) == ("job_stays", "info")
+    assert "exchange rate from ETH to USD" in line["why"]
+    assert owner_of(stage, job) == OWNER
 
 
 def test_an_offer_that_costs_more_than_any_amount_is_in_nobodys_way(stage: Stage) -> None:
