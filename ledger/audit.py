@@ -33,7 +33,7 @@ CHECKS: Mapping[str, str] = {
     "a posting of no entry": """
         SELECT p.id AS posting_id, p.entry_id
           FROM postings p LEFT JOIN entries e ON e.id = p.entry_id WHERE e.id IS NULL""",
-    # What `ledger_check_postings` demands of a statement, of all entries.
+    # What `ledger_check_postings` demands of the entries of a statement, and no line besides.
     "an entry that does not post what it is about": """
         SELECT e.id AS entry_id, e.kind, e.hold_id, e.payout_id, l.lines,
                l.available, l.held, l.payable, l.revenue, l.payouts, l.funding
