@@ -65,7 +65,7 @@ class InvalidName(LedgerError):
 
 
 class InvalidMonth(LedgerError):
-    """Raised when an invoice is asked for a month that is none, or in the future."""
+    """Raised when an invoice is asked for a month that is none, before 1970, or in the future."""
 
     code = "invalid_month"
 

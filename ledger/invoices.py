@@ -20,6 +20,7 @@ from ledger.money import EXACT
 from ledger.tables import Account, Gateway
 
 _MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
+_FIRST_YEAR = 1970  # no books are older
 
 # From one month to the one before, each by one look at an index: it reads as many rows as there are
 # months. Refunds are indexed by day.
@@ -115,7 +116,7 @@ def find(session: Session, gateway_id: UUID, month: str) -> Invoice:
     """Return a gateway's invoice of a month such as `2026-11`; one without lines is of nothing.
 
     Raises:
-        InvalidMonth: It is no month, or in the future.
+        InvalidMonth: It is no month, before all books, or in the future.
         UnknownGateway: There is no such gateway.
     """
     first = first_day(month)
@@ -143,11 +144,14 @@ def first_day(month: str) -> date:
     """Read a month such as `2026-11`.
 
     Raises:
-        InvalidMonth: It is none.
+        InvalidMonth: It is none, or before all books.
     """
     try:
-        if _MONTH.fullmatch(month):
-            return date.fromisoformat(f"{month}-01")
+        first = date.fromisoformat(f"{month}-01") if _MONTH.fullmatch(month) else None
     except ValueError:
-        pass  # the month 13
-    raise InvalidMonth(month, "is not a month such as 2026-11")
+        first = None  # the month 13
+    if first is None:
+        raise InvalidMonth(month, "is not a month such as 2026-11")
+    if first.year < _FIRST_YEAR:
+        raise InvalidMonth(month, f"is before {_FIRST_YEAR}")
+    return first

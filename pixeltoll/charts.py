@@ -6,9 +6,10 @@ somebody relies on are the reports'.
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +27,8 @@ OTHER = "other models"
 _SIZE = (11, 5.5)  # inches
 _DPI = 120
 _LEGIBLE = 48  # characters of a name
-_ROOMY = 60  # days, above which there is no room between two columns
+_ROOMY = 60  # columns, above which there is no room between two
+_DAYS_MAX = 180  # of which each has a column: one that is narrower than a pixel is not seen
 # Okabe and Ito's colours, which the colour-blind tell apart too; grey is for the rest.
 _COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
@@ -54,16 +56,24 @@ class Frame:
     gateway: str | None = None
 
     @property
-    def days(self) -> list[date]:
-        """Every day, also those without a charge."""
-        return [
-            self.first + timedelta(days=number)
-            for number in range((self.last - self.first).days + 1)
-        ]
+    def by_month(self) -> bool:
+        """Whether a column is a month, because there are too many days."""
+        return (self.last - self.first).days >= _DAYS_MAX
+
+    @property
+    def columns(self) -> list[date]:
+        """Every day, or the first day of every month, also those without a charge."""
+        days = (self.last - self.first).days + 1
+        every = [self.first + timedelta(days=number) for number in range(days)]
+        return sorted({self.column(one) for one in every})
+
+    def column(self, day: date) -> date:
+        """Return the day that stands for the column that a day is in."""
+        return day.replace(day=1) if self.by_month else day
 
 
 def draw_spend(target: Path, spent: Sequence[Spent], frame: Frame) -> None:
-    """Draw spend over time by model, as a PNG of a column for each day.
+    """Draw spend over time by model, as a PNG of a column for each day, or month if they are many.
 
     Raises:
         NoDrawing: matplotlib is not installed.
@@ -76,10 +86,14 @@ def draw_spend(target: Path, spent: Sequence[Spent], frame: Frame) -> None:
     # No pyplot: a figure of its own opens no window, whatever the machine's settings say.
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    _columns(axes, by_model(spent), frame)
+    in_columns = [replace(one, day=frame.column(one.day)) for one in spent]
+    _columns(axes, by_model(in_columns), frame)
     _dates(axes, frame)
     try:
-        figure.savefig(target, format="png")
+        with warnings.catch_warnings():
+            # A character of a name that its fonts do not have is drawn as a box.
+            warnings.filterwarnings("ignore", "Glyph ", UserWarning)
+            figure.savefig(target, format="png")
     except OSError as error:
         raise NotWritten(target, error.strerror or str(error)) from error
 
@@ -104,14 +118,15 @@ def by_model(spent: Sequence[Spent]) -> dict[str, dict[date, Decimal]]:
 
 
 def _columns(axes: Axes, models: Mapping[str, Mapping[date, Decimal]], frame: Frame) -> None:
-    """Stack the models' parts of each day, the dearest at the bottom."""
-    bottom = [0.0] * len(frame.days)
-    width = 0.8 if len(frame.days) <= _ROOMY else 1.0
+    """Stack the models' parts of each column, the dearest at the bottom."""
+    columns = frame.columns
+    bottom = [0.0] * len(columns)
+    width = 0.8 if len(columns) <= _ROOMY else 1.0
     for number, (model_id, amounts) in enumerate(models.items()):
-        heights = [float(amounts.get(one, 0)) for one in frame.days]
+        heights = [float(amounts.get(one, 0)) for one in columns]
         colour = _GREY if model_id == OTHER else _COLOURS[number]
         axes.bar(
-            [(one - frame.first).days for one in frame.days],
+            range(len(columns)),
             heights,
             width,
             bottom=bottom,
@@ -122,7 +137,7 @@ def _columns(axes: Axes, models: Mapping[str, Mapping[date, Decimal]], frame: Fr
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     whose = f" of {_legible(frame.gateway)}" if frame.gateway else ""
     axes.set_title(f"Spend{whose} by model, {_span(frame)}", loc="left", fontweight="bold", pad=12)
-    axes.set_ylabel(f"{frame.currency} a day")
+    axes.set_ylabel(f"{frame.currency} a {'month' if frame.by_month else 'day'}")
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
     axes.set_ylim(0, max(bottom, default=0) * 1.06 or 1)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
@@ -156,15 +171,17 @@ _LABELS_MAX = 12
 
 
 def _dates(axes: Axes, frame: Frame) -> None:
-    """Label the days, as many as have room, the last one always."""
-    days = frame.days
-    step = -(-len(days) // _LABELS_MAX)
-    shown = range((len(days) - 1) % step, len(days), step)
-    years = len({one.year for one in days}) > 1
-    axes.set_xticks(list(shown), [_label(days[number], years=years) for number in shown])
-    middle, half = (len(days) - 1) / 2, max(len(days), 5) / 2
+    """Label the columns, as many as have room, the last one always."""
+    columns = frame.columns
+    step = -(-len(columns) // _LABELS_MAX)
+    shown = range((len(columns) - 1) % step, len(columns), step)
+    years = len({one.year for one in columns}) > 1
+    labels = [_label(columns[number], years=years, days=not frame.by_month) for number in shown]
+    axes.set_xticks(list(shown), labels)
+    middle, half = (len(columns) - 1) / 2, max(len(columns), 5) / 2
     axes.set_xlim(middle - half - 0.2, middle + half + 0.2)
 
 
-def _label(one: date, *, years: bool) -> str:
-    return f"{one.day} {one:%b}\n{one.year}" if years else f"{one.day} {one:%b}"
+def _label(one: date, *, years: bool, days: bool) -> str:
+    label = f"{one.day} {one:%b}" if days else f"{one:%b}"
+    return f"{label}\n{one.year}" if years else label

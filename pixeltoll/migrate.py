@@ -10,6 +10,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationInfo
 from alembic.script import ScriptDirectory
 
+from ledger import db, snapshots
+
 # Installed or checked out, the folder lies beside this package.
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
@@ -25,13 +27,24 @@ def alembic_config(database_url: str) -> Config:
 def upgrade(
     database_url: str, move: Callable[[int, int], None] = lambda _done, _total: None
 ) -> None:
-    """Bring a database to the newest schema.
+    """Bring a database to the newest schema, and drop what is of another server.
 
     `move` is told how many migrations are done, and of how many.
     """
     config = alembic_config(database_url)
     config.attributes["on_version_apply"] = _counter(config, move)
     command.upgrade(config, "head")
+    _drop_unreached_snapshots(database_url)
+
+
+def _drop_unreached_snapshots(database_url: str) -> None:
+    # The database may have been restored from a dump just now, and no scheduler is at work yet.
+    engine = db.make_engine(database_url)
+    try:
+        with db.session_factory(engine).begin() as session:
+            snapshots.drop_unreached(session)
+    finally:
+        engine.dispose()
 
 
 def _counter(config: Config, move: Callable[[int, int], None]) -> Callable[..., None]:

@@ -113,5 +113,7 @@ def day(text: str, field: str) -> date:
         read = date.fromisoformat(text)
         if _FIRST_DAY <= read <= _LAST_DAY:
             return read
-    message = f"{field}: {text!r} must be a day, such as 2026-11-30."
+    message = (
+        f"{field}: {text!r} must be a day, such as 2026-11-30, from {_FIRST_DAY} to {_LAST_DAY}."
+    )
     raise BadArgument(message)

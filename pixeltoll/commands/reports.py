@@ -13,7 +13,7 @@ from ledger import accounts, invoices, reports
 from ledger.reports import Report
 from pixeltoll import charts
 from pixeltoll.commands.common import How, Output, books, day, settlement_currency
-from pixeltoll.console import STDOUT, Format, complain, deliver, tell
+from pixeltoll.console import STDOUT, Format, complain, deliver
 from pixeltoll.errors import BadArgument
 from pixeltoll.options import DEFAULT_DIR, AsJson, DataDir, Limit
 
@@ -111,7 +111,8 @@ def spend(
     as_json: AsJson = False,
 ) -> None:
     """Show what was spent on each model by day: in the last 30 days, if no others are given."""
-    last = day(until, "until") if until else datetime.now(UTC).date()
+    today = datetime.now(UTC).date()
+    last = day(until, "until") if until else today
     first = day(since, "since") if since else last - timedelta(days=_DAYS - 1)
     if first > last:
         message = f"since: {first} is after {last}, the last day."
@@ -121,13 +122,13 @@ def spend(
         if gateway is not None:
             accounts.find_gateway(session, gateway)
         rows = reports.spend(session, currency, first, last + timedelta(days=1), gateway)
+    how = Format.JSON if as_json else how
+    deliver(("day", "model_id", "amount"), [dict(row) for row in rows], how, output)
     if png is not None:
         charts.draw_spend(
             png,
             [charts.Spent(row["day"], row["model_id"], row["amount"]) for row in rows],
-            charts.Frame(first, last, currency, gateway),
+            # Days that are yet to come have no room in it.
+            charts.Frame(first, max(first, min(last, today)), currency, gateway),
         )
-        tell(f"The chart is {png}", {"chart": png}, as_json=as_json)
-    else:
-        how = Format.JSON if as_json else how
-        deliver(("day", "model_id", "amount"), [dict(row) for row in rows], how, output)
+        complain(f"The chart is {png}")

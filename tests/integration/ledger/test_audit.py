@@ -81,6 +81,59 @@ FAULTS = {
         "a snapshot that is not the sum of what it stands for"
     ],
     "UPDATE payouts SET state = 'paid'": ["a payout whose state is not what its entries say"],
+    "UPDATE accounts SET balance = NULL WHERE kind = 'available'": [
+        "a balance that is not the sum of its postings"
+    ],
+    **{
+        f"UPDATE charges SET {change}": ["a charge that is not what its hold agreed to"]
+        for change in (
+            "gateway_id = gen_random_uuid()",
+            "orchestrator_id = gen_random_uuid()",
+            "reference = reference || ' and more'",
+            "pipeline = 'upscale'",
+            "model_id = 'acme/other'",
+            "currency = 'ETH'",
+            "pixels_per_unit = pixels_per_unit * 2, price_per_unit = price_per_unit * 2",
+            "rate = rate * 2, rate_divisor = rate_divisor * 2",
+            "price_currency = NULL, rate = NULL, rate_divisor = NULL",
+            "amount = amount * 2, units = units * 2",
+            """platform_fee = platform_fee + 1e-9,
+               orchestrator_payment = orchestrator_payment - 1e-9""",
+        )
+    },
+    # The platform's fees as if somebody had paid them in.
+    """UPDATE postings SET account_id = (SELECT id FROM accounts WHERE kind = 'funding' LIMIT 1)
+        WHERE account_id IN (SELECT id FROM accounts WHERE kind = 'revenue')""": [
+        "an entry that does not post what it is about"
+    ],
+    """UPDATE postings SET account_id = (SELECT id FROM accounts WHERE kind = 'revenue' LIMIT 1)
+        WHERE account_id IN (SELECT id FROM accounts WHERE kind = 'payouts')""": [
+        "an entry that does not post what it is about"
+    ],
+    """WITH raised AS (UPDATE refunds SET amount = amount * 2)
+       UPDATE charges c SET refunded = refunded * 2""": [
+        "an entry that does not post what it is about"
+    ],
+    "UPDATE holds SET amount = amount * 2 WHERE state = 'voided'": [
+        "an entry that does not post what it is about"
+    ],
+    "UPDATE payouts SET amount = amount * 2 WHERE state = 'reversed'": [
+        "an entry that does not post what it is about"
+    ],
+    "UPDATE payouts SET orchestrator_id = gen_random_uuid() WHERE state = 'reversed'": [
+        "an entry that does not post what it is about"
+    ],
+    """DO $$ BEGIN
+         DROP INDEX uq_entries_hold_authorization;
+         INSERT INTO entries (kind, currency, hold_id)
+         SELECT 'hold', currency, id FROM holds WHERE state = 'expired';
+       END $$""": [
+        "a hold whose state is not what its entries say",
+        "an entry that does not post what it is about",
+    ],
+    "DELETE FROM budget_usage": ["what is used of a budget is not what was held and charged"],
+    "DELETE FROM exchange_rates": ["a conversion by another rate than the one it names"],
+    "UPDATE holds SET rate_id = NULL": ["a conversion by another rate than the one it names"],
     "UPDATE holds SET units = 1": ["a unit charged twice, or never held"],
     "UPDATE charges SET refunded = 0": [
         "what is refunded is not the sum of the refunds, or above the charge"

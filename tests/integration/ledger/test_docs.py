@@ -49,7 +49,7 @@ def test_accounts_and_entries_are_documented(busy: Book) -> None:
 
 
 def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
-    assert len(CHECKS) == 12
+    assert len(CHECKS) == 14
     for question, query in CHECKS:
         assert busy.rows(query.replace(":", r"\:")) == [], question
 
@@ -97,6 +97,11 @@ def test_the_checks_find_nothing_on_sound_books(busy: Book) -> None:
             """UPDATE charges SET orchestrator_payment = orchestrator_payment - 1e-9,
                                   platform_fee = platform_fee + 1e-9""",
             ["owed"],
+        ),
+        ("UPDATE charges SET model_id = 'acme/other'", ["hold agreed to"]),
+        (
+            "UPDATE payouts SET amount = amount * 2 WHERE state = 'reversed'",
+            ["every entry post what"],
         ),
     ],
 )

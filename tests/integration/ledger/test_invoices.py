@@ -120,7 +120,18 @@ def test_a_month_without_lines_is_an_invoice_of_nothing(shared_book: Book) -> No
 
 @pytest.mark.parametrize(
     "month",
-    ["", "2026", "2026-13", "0000-01", "2026-1", "26-01", "2026-01-01", "9999-12", "२०२६-०१"],
+    [
+        "",
+        "2026",
+        "2026-13",
+        "0000-01",
+        "0001-01",
+        "2026-1",
+        "26-01",
+        "2026-01-01",
+        "9999-12",
+        "२०२६-०१",
+    ],
 )
 def test_what_is_no_month_yet_is_refused_by_name(shared_book: Book, month: str) -> None:
     with shared_book.sessions() as session, pytest.raises(InvalidMonth, match=r"^month: "):

@@ -105,10 +105,27 @@ def test_snapshots_of_another_server_are_passed_over(book: Book) -> None:
     book.execute("UPDATE balance_snapshots SET horizon = 1000000000000, credit = 7")
     assert book.owed() == whole
     assert sum(book.trial_balance().values()) == 0
+    book.prove()
     book.take_snapshots()
     [taken] = book.rows(PAYABLE)
     assert taken.credit == whole
     book.prove()
+
+
+def test_only_snapshots_of_another_server_are_dropped(book: Book) -> None:
+    book.top_up("1")
+    earn(book, 100)
+    book.take_snapshots()
+    [mine, other, *_] = book.rows("SELECT account_id FROM balance_snapshots")
+    book.execute(
+        "UPDATE balance_snapshots SET horizon = 1000000000000 WHERE account_id = :id",
+        id=other.account_id,
+    )
+    with book.sessions.begin() as session:
+        snapshots.drop_unreached(session)
+    kept = {row.account_id for row in book.rows("SELECT account_id FROM balance_snapshots")}
+    assert mine.account_id in kept
+    assert other.account_id not in kept
 
 
 def test_a_posting_names_its_own_transaction(book: Book) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
@@ -196,6 +197,14 @@ def test_a_restored_database_is_sound_and_its_jobs_go_on(
     queue = routing.queue_name(Capability(TEXT, MODEL), "acme")
     with shop.stage.sessions.begin() as session:
         claims.claim(session, queue, "w", 1, lease_s=0)
+    with reused_database.owners_engine.begin() as connection:
+        # As if the old server had had more transactions than the new one.
+        connection.execute(
+            text(
+                "INSERT INTO balance_snapshots (account_id, horizon, debit, credit, postings)"
+                " SELECT id, 1000000000000, 0, 7, 1 FROM accounts"
+            )
+        )
     tools = postgres._postgres_binaries()
     ours = servers.database(restored).replace(f"//{OWNER}@", "//let_in:secret@")
 
@@ -210,6 +219,8 @@ def test_a_restored_database_is_sound_and_its_jobs_go_on(
     )
 
     assert "The books are sound" in said[-1]
+    with psycopg.connect(servers.database(restored)) as owners:
+        assert owners.execute("SELECT FROM balance_snapshots").fetchall() == []
     engine = db.make_engine(ours)
     sessions = db.session_factory(engine)
     stage = replace(shop.stage, sessions=sessions)

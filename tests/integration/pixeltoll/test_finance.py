@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -219,3 +222,25 @@ def test_unsound_books_are_told_row_by_row_and_by_the_exit_status(
     assert found["check"].startswith("an open hold of a finished job")
     assert found["rows"][0]["job_id"] == str(job.id)
     assert found["rows"][0]["hold_state"] == "open"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_was_found_is_the_status_though_nobody_reads_it(
+    operator: Operator, stage: Stage, form: tuple[str, ...]
+) -> None:
+    stage.submit()
+    stage.execute("UPDATE jobs SET state = 'canceled', finished_at = now()")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pixeltoll", "ledger", "check", *form],
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        os.close(writing)
+
+    assert ended.returncode == 3
+    assert ended.stderr.startswith(b"The books are not sound: 1 of ")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import warnings
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -92,11 +93,13 @@ def test_spend_is_by_day_and_model_and_drawn(
 
     (row,) = operator.rows("report", "spend", "--gateway", "studio")
     assert operator.rows("report", "spend", "--until", "2020-01-01") == []
-    said = operator.run("report", "spend", "--png", str(picture))
+    days = ("--since", "2020-01-01", "--until", "9998-12-31")
+    said = operator.ended("report", "spend", *days, "--json", "--png", str(picture))
 
     assert (row["day"], row["model_id"]) == (str(day_of(stage)), SMALL)
     assert Decimal(row["amount"]) == AMOUNT
-    assert said == f"The chart is {picture}\n"
+    assert json.loads(said.stdout)["data"] == [row]
+    assert said.stderr == f"The chart is {picture}\n"
     with Image.open(picture) as image:
         assert (image.format, image.size) == ("PNG", (1320, 660))
 
@@ -125,6 +128,32 @@ def test_few_and_many_are_drawn(tmp_path: Path, days: int, models: int) -> None:
 
     with Image.open(tmp_path / "c.png") as image:
         assert image.size == (1320, 660)
+
+
+def test_no_day_is_too_narrow_to_be_seen(tmp_path: Path) -> None:
+    """Of more days than a picture has pixels, months are drawn."""
+    file = tmp_path / "c.png"
+    for days in (charts._DAYS_MAX, 1026):
+        frame = Frame(LAST - timedelta(days=days - 1), LAST, "USD")
+        spent = [Spent(frame.first, "one", Decimal(1)), Spent(LAST, "two", Decimal(10))]
+        charts.draw_spend(file, spent, frame)
+        with Image.open(file) as image:
+            # Above the labels, where no legend is.
+            columns = image.convert("RGB").crop((0, 500, image.width, 590))
+            seen = {colour for _, colour in columns.getcolors(2**16) or []}
+        assert seen >= {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)}
+
+    frame = Frame(date(2024, 1, 31), LAST, "USD")
+    assert frame.columns[:2] == [date(2024, 1, 1), date(2024, 2, 1)]
+    assert len(frame.columns) == 35
+
+
+def test_a_name_that_the_fonts_do_not_have_is_drawn_without_a_word(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        charts.draw_spend(
+            tmp_path / "c.png", [Spent(LAST, "图", Decimal(1))], Frame(LAST, LAST, "USD")
+        )
 
 
 def test_a_picture_that_cannot_be_drawn_says_what_to_do(
