@@ -80,22 +80,23 @@ CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
 SELECT n, uuidv7() AS job_id, uuidv7() AS hold_id
   FROM generate_series(1, :count) AS n
 """
-# The funds of all copies move in one entry: how deep the ledger is, is another question.
-_FUND = """
-WITH entry AS (
-    INSERT INTO entries (kind, reference, currency)
-    SELECT 'top_up', 'bench-' || gen_random_uuid(), currency FROM holds WHERE id = :hold_id
-    RETURNING id
-), line AS (
-    SELECT accounts.id, :count * CASE kind WHEN 'held' THEN amount ELSE -amount END AS amount
-      FROM accounts JOIN holds ON holds.gateway_id = accounts.gateway_id
+_ENTER = """
+WITH source AS (
+    SELECT holds.currency, accounts.id AS account_id,
+           CASE kind WHEN 'held' THEN amount ELSE -amount END AS amount
+      FROM holds JOIN accounts ON accounts.gateway_id = holds.gateway_id
      WHERE holds.id = :hold_id
+), entry AS (
+    INSERT INTO entries (kind, currency, hold_id)
+    SELECT 'hold', currency, hold_id FROM fresh, (SELECT DISTINCT currency FROM source) AS own
+     ORDER BY n
+    RETURNING id
 ), posting AS (
     INSERT INTO postings (entry_id, account_id, amount)
-    SELECT entry.id, line.id, line.amount FROM entry, line
+    SELECT entry.id, account_id, amount FROM entry, source ORDER BY entry.id
 )
-UPDATE accounts SET balance = balance + line.amount FROM line
- WHERE line.id = accounts.id AND accounts.kind = 'available'
+UPDATE accounts SET balance = balance + :count * source.amount FROM source
+ WHERE source.account_id = accounts.id AND accounts.kind = 'available'
 """
 
 
@@ -117,7 +118,7 @@ def deepen(
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(text("SET LOCAL statement_timeout = 0"))
         session.execute(text(_FRESH), copies)
-        session.execute(text(_FUND), copies)
+        session.execute(text(_ENTER), copies)
         changes = {"id": "fresh.hold_id", "reference": "fresh.job_id::text"}
         session.execute(text(_copies(Hold, changes)), {"source": job.hold_id})
         changes = {"id": "fresh.job_id", "hold_id": "fresh.hold_id"}
