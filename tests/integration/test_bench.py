@@ -16,11 +16,11 @@ ROW = Row("a thing", "ms", "lower", ours=1.5, baseline=1234.5, ratios=(0.5, 0.25
 
 
 @pytest.mark.slow
-def test_the_bench_measures_claims_and_fills_the_place_in_a_page(tmp_path: Path) -> None:
+def test_the_bench_measures_and_fills_the_place_in_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"Before\n\n{report.BEGIN}\nold figures\n{report.END}\n\nAfter\n", "utf-8")
     command = (
-        *(sys.executable, "-m", "bench", "--quick", "--only", "claims"),
+        *(sys.executable, "-m", "bench", "--quick", "--only", "claims", "--only", "captures"),
         *("--depths", "400,800", "--write", str(page)),
     )
 
@@ -34,6 +34,8 @@ def test_the_bench_measures_claims_and_fills_the_place_in_a_page(tmp_path: Path)
     for operation in ("claims of 8", "queue positions", "list pages of 20", "cancels"):
         assert f"| {operation}, 800 jobs queued (baseline: 400) | " in written
         assert operation in done.stdout
+    # Its own audit has found nothing in the books.
+    assert "| captures by 100, 8 connections (baseline: naive transfers) | " in written
 
 
 def test_a_file_without_markers_becomes_a_page_of_figures(tmp_path: Path) -> None:
