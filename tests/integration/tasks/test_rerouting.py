@@ -36,6 +36,7 @@ from tests.stage import OTHER, OWNER, PRICE, SMALL, TEXT, Stage, queue
 
 AFTER_S = 60.0
 CHEAPER, DEARER = unit_price("1e-08"), unit_price("3e-08")
+IN_ETHER = unit_price("1e-11", 1, "ETH")
 
 
 def join(stage: Stage, name: str, price: UnitPrice = CHEAPER, speed: float = 1e6) -> UUID:
@@ -155,14 +156,19 @@ def test_where_nobody_better_lives_a_job_stays(stage: Stage, why: str) -> None:
     assert stage.job(job.id).hold_id == job.hold_id
 
 
-def test_the_limit_that_the_hold_recorded_stands(stage: Stage) -> None:
-    """The price is not above what is held, which was for a dearer offer, but above the limit."""
+def strand_under(stage: Stage, price: UnitPrice) -> Job:
+    """Strand a job that was held under a limit, and lift the limit."""
     with stage.sessions.begin() as session:
-        limit = Limit(None, None, PRICE)
-        limits.replace_limits(session, stage.gateway_id, [limit], "USD")
+        limits.replace_limits(session, stage.gateway_id, [Limit(None, None, price)], "USD")
     [job] = strand(stage)
     with stage.sessions.begin() as session:
         limits.replace_limits(session, stage.gateway_id, [Limit(None, None, None)], "USD")
+    return job
+
+
+def test_the_limit_that_the_hold_recorded_stands(stage: Stage) -> None:
+    """The price is not above what is held, which was for a dearer offer, but above the limit."""
+    job = strand_under(stage, PRICE)
     join(stage, "dear", DEARER)
     assert rerouted(stage) == []
     join(stage, "same", PRICE)
@@ -176,25 +182,19 @@ def test_the_limit_that_the_hold_recorded_may_be_in_another_currency_than_todays
     """By 2,000 USD for one ETH, the limit is between the prices."""
     with stage.sessions.begin() as session:
         rates.set_rate(session, "ETH", "USD", "2000", "a test")
-        limit = Limit(None, None, unit_price("1e-11", 1, "ETH"))
-        limits.replace_limits(session, stage.gateway_id, [limit], "USD")
-    [job] = strand(stage)
-    with stage.sessions.begin() as session:
-        limits.replace_limits(session, stage.gateway_id, [Limit(None, None, None)], "USD")
+    job = strand_under(stage, IN_ETHER)
     join(stage, "dear", DEARER)
     assert rerouted(stage) == []
     join(stage, "north")
     assert [bell.job_id for bell in rerouted(stage)] == [job.id]
-    assert stage.hold(stage.job(job.id)).limit_price == limit.price
+    assert stage.hold(stage.job(job.id)).limit_price == IN_ETHER
     assert_sound(stage.sessions)
 
 
 def test_a_job_stays_while_the_rate_of_its_limit_is_too_old(stage: Stage) -> None:
     with stage.sessions.begin() as session:
         rates.set_rate(session, "ETH", "USD", "2000", "a test")
-        limit = Limit(None, None, unit_price("1e-11", 1, "ETH"))
-        limits.replace_limits(session, stage.gateway_id, [limit], "USD")
-    [job] = strand(stage)
+    job = strand_under(stage, IN_ETHER)
     join(stage, "north")
     with capture_logs() as said:
         bells = Rerouter(stage.sessions, AFTER_S, DEFAULT_WEIGHTS, timedelta(0)).reroute()
